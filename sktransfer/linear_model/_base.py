@@ -1,0 +1,332 @@
+"""What the LogME estimators share: statistics in, evidence and posterior out."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import _fit_context
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils.validation import check_is_fitted
+
+from sktransfer.exceptions import UnboundedEvidenceWarning
+from sktransfer.linear_model._evidence import maximise_evidence
+from sktransfer.linear_model._posterior import Posterior
+from sktransfer.linear_model._statistics import SufficientStatistics
+from sktransfer.utils._array_api import to_numpy
+from sktransfer.utils._validation import check_features, check_weights
+
+
+def standard_error(
+    influence: np.ndarray, sample_weight: np.ndarray | None = None
+) -> float:
+    """Infinitesimal-jackknife standard error, std(psi) / sqrt(n).
+
+    Parameters
+    ----------
+    influence : ndarray of shape (n_samples,)
+        psi of one score, or the difference of two scores' on the same samples.
+    sample_weight : ndarray of shape (n_samples,), optional
+
+    Returns
+    -------
+    float
+        In the unit of `influence`; NaN if any influence is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktransfer.linear_model import standard_error
+    >>> standard_error(np.array([1.0, -1.0, 1.0, -1.0]))
+    0.5
+    """
+    weights = np.ones(len(influence)) if sample_weight is None else sample_weight
+    total = weights.sum()
+    centred = influence - weights @ influence / total
+    return float(np.sqrt(weights @ centred**2) / total)
+
+
+class EvidenceMixin:
+    """Evidence of a Gaussian linear model; see :class:`LogME`.
+
+    It goes before scikit-learn's mixins, whose `score` is accuracy or R^2. A class that
+    has it says what its targets are: `_check_targets` validates a chunk's and gives
+    them as the statistics take them (numbers or class codes), `_target_rows` as
+    columns of numbers.
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        "fit_intercept": ["boolean"],
+        "algorithm": [StrOptions({"newton", "fixed_point", "mackay"})],
+        "tol": [Interval(Real, 0, None, closed="neither")],
+        "max_iter": [Interval(Integral, 1, None, closed="left")],
+        "std_error": ["boolean"],
+    }
+
+    def __init__(
+        self,
+        *,
+        fit_intercept: bool = False,
+        algorithm: str = "newton",
+        tol: float = 1e-6,
+        max_iter: int = 100,
+        std_error: bool = False,
+    ):
+        self.fit_intercept = fit_intercept
+        self.algorithm = algorithm
+        self.tol = tol
+        self.max_iter = max_iter
+        self.std_error = std_error
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> EvidenceMixin:
+        """Maximise the evidence of the data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features; NumPy, PyTorch or CuPy.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), optional
+            An integer weight counts as that many copies of the sample.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If a target is constant, a class has no sample, there are fewer than two
+            samples, or the arrays do not fit together.
+        """
+        X, targets = self._check(X, y, restart=True)
+        weights = check_weights(sample_weight, X)
+        self._update(X, targets, weights)
+        posterior = self._solve()
+        if self.std_error:
+            self._influence = posterior.influence(
+                X, lambda rows: self._target_rows(targets[rows, ...], X)
+            )
+            host = None if weights is None else to_numpy(weights)
+            self._std_error = standard_error(to_numpy(self._influence), host)
+        return self
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> EvidenceMixin:
+        """Add samples: in the end all is as if `fit` had seen them at once.
+
+        Only the chunk and the statistics are ever held. The evidence is maximised when
+        a result is asked for.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        self
+        """
+        X, targets = self._check(X, y, restart=not self.__sklearn_is_fitted__())
+        self._update(X, targets, check_weights(sample_weight, X))
+        return self
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """LogME of the given data, the evidence maximised anew.
+
+        This is the papers' measure, not R^2 or accuracy, so that a grid search over
+        extractors maximises LogME; what `fit` has learnt does not enter it.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        float
+            Log maximum evidence per sample, mean over targets, in nats.
+        """
+        check_is_fitted(self)
+        X = check_features(X, estimator=self, reset=False)
+        fresh = type(self)(**{**self.get_params(deep=False), "std_error": False})
+        return fresh.fit(X, y, sample_weight).logme_
+
+    def _check(self, X: Any, y: Any, *, restart: bool) -> tuple[Any, Any]:
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is "
+                "None."
+            )
+        X = check_features(X, estimator=self, reset=restart)
+        targets = self._check_targets(X, y, restart=restart)
+        if restart:
+            self._begin(X)
+        return X, targets
+
+    def _begin(self, X: Any) -> None:
+        n_classes = len(self.classes_) if hasattr(self, "classes_") else None
+        self.statistics_ = SufficientStatistics(X.shape[1], n_classes=n_classes)
+
+    def _update(self, X: Any, targets: Any, weights: Any) -> None:
+        self.statistics_.update(X, targets, weights)
+        self._posterior = self._influence = self._std_error = None
+
+    def _solve(self) -> Posterior:
+        """The posterior given all that has been seen; solved for once."""
+        check_is_fitted(self)
+        if self._posterior is not None:
+            return self._posterior
+        statistics = self.statistics_
+        self._check_solvable(statistics)
+        spectrum = (
+            statistics.centred_spectrum if self.fit_intercept else statistics.spectrum
+        )
+        maximum = maximise_evidence(
+            spectrum.eigenvalues,
+            spectrum.projections,
+            spectrum.residual,
+            spectrum.target_norms,
+            spectrum.n_samples,
+            algorithm=self.algorithm,
+            tol=self.tol,
+            max_iter=self.max_iter,
+        )
+        if (stuck := ~maximum.converged).any():
+            warnings.warn(
+                f"algorithm={self.algorithm!r} did not converge in max_iter="
+                f"{self.max_iter} iterations for {self._name_targets(stuck)}; raise "
+                "max_iter or use algorithm='newton'.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        if (unbounded := np.isposinf(maximum.log_evidence)).any():
+            warnings.warn(
+                f"The features explain {self._name_targets(unbounded)} without any "
+                "error: the evidence is infinite. Has the target leaked into them?",
+                UnboundedEvidenceWarning,
+                stacklevel=3,
+            )
+        self._posterior = Posterior(spectrum, maximum)
+        return self._posterior
+
+    def _check_solvable(self, statistics: SufficientStatistics) -> None:
+        name = type(self).__name__
+        if statistics.n_rows < 2:
+            raise ValueError(
+                f"{name} needs at least 2 samples; got n_samples = {statistics.n_rows}."
+            )
+        if (zero := statistics.target_norms == 0).any():
+            why = "no sample has it" if hasattr(self, "classes_") else "all zero"
+            raise ValueError(
+                f"{name} cannot score {self._name_targets(zero)}: {why}, so that the "
+                "evidence is unbounded."
+            )
+        if (constant := statistics.constant_targets).any():
+            raise ValueError(
+                f"{name} cannot score {self._name_targets(constant)}: constant over "
+                "all samples, so that there is nothing to explain."
+            )
+
+    def _name_targets(self, mask: np.ndarray) -> str:
+        classes = getattr(self, "classes_", None)
+        found = np.flatnonzero(mask)
+        names = (found if classes is None else classes[found]).tolist()
+        kind = "target" if classes is None else "class"
+        shown = ", ".join(repr(name) for name in names[:5])
+        rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        return f"{kind} {shown}{rest}"
+
+    def _keep_means_only(self) -> None:
+        """Forget statistics and all but the means of the posterior, to save memory."""
+        self._posterior = self._solve().compact()
+        self.statistics_ = self._influence = None
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "statistics_")
+
+    def _at_home(self, values: np.ndarray) -> Any:
+        """Bring small host results to the namespace and device of the features."""
+        return self._solve().like_features(values)
+
+    @property
+    def logme_(self) -> float:
+        """Log maximum evidence per sample, mean over targets, in nats."""
+        posterior = self._solve()
+        per_sample = posterior.maximum.log_evidence / posterior.spectrum.n_samples
+        return float(np.mean(per_sample))
+
+    @property
+    def log_evidence_(self) -> Any:
+        """Log evidence of each target, summed over samples, in nats."""
+        return self._at_home(self._solve().maximum.log_evidence)
+
+    @property
+    def alpha_(self) -> Any:
+        """Precision of the weights' prior, one a target."""
+        return self._at_home(self._solve().maximum.alpha)
+
+    @property
+    def beta_(self) -> Any:
+        """Precision of the noise, one a target."""
+        return self._at_home(self._solve().maximum.beta)
+
+    @property
+    def effective_dof_(self) -> Any:
+        """Number of weights that the data determine, gamma, one a target."""
+        return self._at_home(self._solve().maximum.effective_dof)
+
+    @property
+    def singular_values_(self) -> Any:
+        """Non-zero singular values of the features, decreasing."""
+        return self._at_home(np.sqrt(self._solve().spectrum.eigenvalues))
+
+    @property
+    def n_iter_(self) -> np.ndarray:
+        """Iterations of the solver, one entry a target."""
+        return self._solve().maximum.n_iter
+
+    @property
+    def converged_(self) -> np.ndarray:
+        """Whether the solver converged, one entry a target."""
+        return self._solve().maximum.converged
+
+    @property
+    def coef_(self) -> Any:
+        """Posterior mean of the weights."""
+        return self._squeeze(self._solve().coef)
+
+    @property
+    def intercept_(self) -> Any:
+        """Intercept of the predictive mean."""
+        return self._squeeze(self._solve().intercept)
+
+    @property
+    def influence_(self) -> Any:
+        """Derivative of the log evidence by each sample's weight, in nats."""
+        return self._needs_std_error("influence_", self._influence)
+
+    @property
+    def std_error_(self) -> float:
+        """Standard error of `logme_`, in nats."""
+        return self._needs_std_error("std_error_", self._std_error)
+
+    def _needs_std_error(self, name: str, value: Any) -> Any:
+        if value is None:
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r}: it needs every "
+                "sample once more, so call fit with std_error=True."
+            )
+        return value
+
+    _check_targets: Callable
+    _target_rows: Callable
+    _squeeze: Callable

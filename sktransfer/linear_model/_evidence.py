@@ -1,0 +1,353 @@
+"""The maximum of the evidence of a Gaussian linear model, for all targets at once.
+
+In the basis of the spectrum the evidence depends on alpha and beta through one number,
+t = alpha / beta, once beta is at its best value for that t (see :func:`profile`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+# The search runs over u = log(t / max(s)); at this end exp(-u) is below rounding.
+_U_MAX = 37.0
+_U_MIN = -150.0
+_U_STEP = 0.25
+# Distance to an asymptote at which the slope of the evidence has its final sign.
+_U_MARGIN = 5.0
+
+
+@dataclass(frozen=True)
+class EvidenceMaximum:
+    """Hyper-parameters at the maximum of the evidence, one entry a target.
+
+    Attributes
+    ----------
+    t, alpha, beta : ndarray of shape (n_targets,)
+        t = alpha / beta; `alpha` and `t` are infinite where the features carry no
+        evidence, `beta` where the noise vanishes.
+    log_evidence : ndarray of shape (n_targets,)
+        In nats, for all samples together.
+    effective_dof : ndarray of shape (n_targets,)
+        gamma, the number of weights that the data determine.
+    n_iter : ndarray of shape (n_targets,), int
+    converged : ndarray of shape (n_targets,), bool
+    """
+
+    t: np.ndarray
+    alpha: np.ndarray
+    beta: np.ndarray
+    log_evidence: np.ndarray
+    effective_dof: np.ndarray
+    n_iter: np.ndarray
+    converged: np.ndarray
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """One-dimensional evidence of all targets, free of units.
+
+    Eigenvalues are divided by the largest, targets by their norm, so that neither the
+    scale of the features nor that of a target reaches the search.
+    """
+
+    s: np.ndarray  # (rank,)
+    z2: np.ndarray  # (rank, n_targets)
+    residual: np.ndarray  # (n_targets,)
+    n: float
+
+    def take(self, targets: np.ndarray) -> _Problem:
+        return _Problem(self.s, self.z2[:, targets], self.residual[targets], self.n)
+
+
+def profile(
+    problem: _Problem, u: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    r"""Evidence of each target at its own u = log t, with two derivatives.
+
+    With q = t / (t + s), p = 1 - q, E = sum z^2 q + residual, gamma = sum p:
+
+    L = n/2 [log(n / E) - 1 - log 2 pi] + 1/2 sum log q
+    dL/du = 1/2 [gamma - n sum z^2 p q / E]
+
+    Parameters
+    ----------
+    u : ndarray of shape (n_targets,)
+
+    Returns
+    -------
+    value, slope, curvature : ndarray of shape (n_targets,)
+    """
+    ratio = problem.s[:, None] * np.exp(-u)
+    q = 1.0 / (1.0 + ratio)
+    p = ratio * q
+    pq = p * q
+    energy = np.sum(problem.z2 * q, axis=0) + problem.residual
+    first = np.sum(problem.z2 * pq, axis=0)
+    second = np.sum(problem.z2 * pq * (p - q), axis=0)
+    n = problem.n
+    value = _log_evidence(energy, -np.sum(np.log1p(ratio), axis=0), n)
+    slope = 0.5 * (np.sum(p, axis=0) - n * first / energy)
+    pull = second / energy - (first / energy) ** 2
+    curvature = 0.5 * (-np.sum(pq, axis=0) - n * pull)
+    return value, slope, curvature
+
+
+def _log_evidence(energy, sum_log_q, n):
+    return 0.5 * n * (np.log(n / energy) - 1.0 - math.log(2 * math.pi)) + (
+        0.5 * sum_log_q
+    )
+
+
+def _profile_on_grid(
+    problem: _Problem, grid: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Value and slope of all targets on one grid: a few small matrix products.
+
+    Returns arrays of shape (n_targets, n_grid).
+    """
+    ratio = problem.s[:, None] * np.exp(-grid)
+    q = 1.0 / (1.0 + ratio)
+    p = ratio * q
+    energy = problem.z2.T @ q + problem.residual[:, None]
+    value = _log_evidence(energy, -np.sum(np.log1p(ratio), axis=0), problem.n)
+    slope = 0.5 * (p.sum(axis=0) - problem.n * (problem.z2.T @ (p * q)) / energy)
+    return value, slope
+
+
+def maximise_evidence(
+    eigenvalues: np.ndarray,
+    projections: np.ndarray,
+    residual: np.ndarray,
+    target_norms: np.ndarray,
+    n_samples: float,
+    *,
+    algorithm: str = "newton",
+    tol: float = 1e-6,
+    max_iter: int = 100,
+) -> EvidenceMaximum:
+    """Maximise the evidence over alpha and beta for every target.
+
+    Parameters
+    ----------
+    eigenvalues : ndarray of shape (rank,)
+        Non-zero eigenvalues s of F^T F.
+    projections : ndarray of shape (rank, n_targets)
+        z = U^T y.
+    residual, target_norms : ndarray of shape (n_targets,)
+        ||y||^2 - sum z^2, and ||y||^2 > 0.
+    n_samples : float
+    algorithm : {"newton", "fixed_point", "mackay"}
+    tol : float
+        Relative change of t (and for ``"mackay"`` of alpha and beta) at which an
+        iteration stops.
+    max_iter : int
+
+    Returns
+    -------
+    EvidenceMaximum
+    """
+    scale = eigenvalues[0] if len(eigenvalues) else 1.0
+    problem = _Problem(
+        s=eigenvalues / scale,
+        z2=projections**2 / target_norms,
+        residual=residual / target_norms,
+        n=n_samples,
+    )
+    u, value, n_iter, converged = _ALGORITHMS[algorithm](problem, tol, max_iter)
+
+    p = problem.s[:, None] / (problem.s[:, None] + np.exp(u))
+    energy = np.sum(problem.z2 * (1 - p), axis=0) + problem.residual
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        t = np.exp(u) * scale
+        beta = np.where(np.isneginf(u), np.inf, n_samples / (energy * target_norms))
+        weights_norm = np.sum(problem.z2 / problem.s[:, None], axis=0) * target_norms
+        noiseless = n_samples * scale / weights_norm  # limit of t * beta for t -> 0
+        alpha = np.where(np.isneginf(u), noiseless, t * beta)
+    return EvidenceMaximum(
+        t=t,
+        alpha=alpha,
+        beta=beta,
+        log_evidence=value - 0.5 * n_samples * np.log(target_norms),
+        effective_dof=np.sum(p, axis=0),
+        n_iter=n_iter,
+        converged=converged,
+    )
+
+
+def _value_at_infinity(problem: _Problem) -> np.ndarray:
+    """Evidence of "all weights are zero": the limit t -> infinity."""
+    return _log_evidence(np.ones_like(problem.residual), 0.0, problem.n)
+
+
+def _value_at_zero(problem: _Problem) -> np.ndarray:
+    """Evidence of the noiseless model: the limit t -> 0.
+
+    Minus infinity where some of the target stays unexplained, plus infinity where
+    fewer features than samples explain all of it.
+    """
+    value = np.full(len(problem.residual), -np.inf)
+    exact = problem.residual == 0
+    rank = len(problem.s)
+    if rank < problem.n:
+        value[exact] = np.inf
+    elif rank == problem.n:
+        energy = np.sum(problem.z2[:, exact] / problem.s[:, None], axis=0)
+        value[exact] = _log_evidence(energy, -np.sum(np.log(problem.s)), problem.n)
+    return value
+
+
+def _search_grid(problem: _Problem) -> np.ndarray:
+    """Grid of u beyond whose ends the slope of the evidence keeps its sign."""
+    s, rank = problem.s, len(problem.s)
+    left = math.log(s[-1])
+    noisy = problem.residual > 0
+    if rank < problem.n and noisy.any():
+        # For t below all s the slope is that of rank/2 log t - n/2 log(r + t a).
+        slack = np.sum(problem.z2[:, noisy] / s[:, None], axis=0)
+        with np.errstate(divide="ignore"):
+            crossing = np.log(
+                problem.residual[noisy] * rank / ((problem.n - rank) * slack)
+            )
+        left = min(left, crossing.min())
+    left = max(left - _U_MARGIN, _U_MIN)
+    return np.linspace(left, _U_MAX, int((_U_MAX - left) / _U_STEP) + 2)
+
+
+def _newton(problem: _Problem, tol: float, max_iter: int) -> tuple[np.ndarray, ...]:
+    """Global maximum: bracket every local one on a grid, polish, compare."""
+    n_targets = len(problem.residual)
+    best_u = np.full(n_targets, np.inf)
+    best_value = _value_at_infinity(problem)
+    n_iter = np.zeros(n_targets, dtype=int)
+    converged = np.ones(n_targets, dtype=bool)
+    if len(problem.s) == 0:
+        return best_u, best_value, n_iter, converged
+
+    grid = _search_grid(problem)
+    _, slope = _profile_on_grid(problem, grid)
+    at_zero = _value_at_zero(problem)
+    # A finite noiseless limit is a maximum only if the evidence falls away from it.
+    noiseless = ((slope[:, 0] < 0) & (at_zero >= best_value)) | np.isposinf(at_zero)
+    best_u[noiseless], best_value[noiseless] = -np.inf, at_zero[noiseless]
+
+    targets, cells = np.nonzero((slope[:, :-1] > 0) & (slope[:, 1:] <= 0))
+    if len(targets):
+        low, high = grid[cells], grid[cells + 1]
+        # Regula falsi makes a good start of Newton's iteration.
+        fall = slope[targets, cells] - slope[targets, cells + 1]
+        start = low + (high - low) * slope[targets, cells] / fall
+        u, steps, done = _polish(problem.take(targets), start, low, high, tol, max_iter)
+        peak = profile(problem.take(targets), u)[0]
+        for i in np.argsort(peak, kind="stable"):
+            k = targets[i]
+            if peak[i] >= best_value[k]:
+                best_u[k], best_value[k] = u[i], peak[i]
+            n_iter[k] = max(n_iter[k], steps[i])
+            converged[k] &= done[i]
+    return best_u, best_value, n_iter, converged
+
+
+def _polish(problem, u, low, high, tol, max_iter):
+    """Safeguarded Newton for the zero of the slope in [low, high]."""
+    u, low, high = u.copy(), low.copy(), high.copy()
+    n_iter = np.zeros(len(u), dtype=int)
+    active = np.arange(len(u))
+    for _ in range(max_iter):
+        _, slope, curvature = profile(problem.take(active), u[active])
+        rising = slope > 0
+        low[active] = np.where(rising, u[active], low[active])
+        high[active] = np.where(rising, high[active], u[active])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            step = u[active] - slope / curvature
+        inside = (step > low[active]) & (step < high[active])
+        step = np.where(inside, step, 0.5 * (low[active] + high[active]))
+        change = np.abs(step - u[active])
+        u[active] = step
+        n_iter[active] += 1
+        active = active[change > tol]
+        if len(active) == 0:
+            break
+    done = np.ones(len(u), dtype=bool)
+    done[active] = False
+    return u, n_iter, done
+
+
+def _iterate(problem: _Problem, tol: float, max_iter: int, changed: Callable) -> tuple:
+    """MacKay's iteration, alpha = gamma / ||m||^2, beta = (n - gamma) / ||F m - y||^2.
+
+    Both right-hand sides depend on t alone, so it is a fixed-point iteration t = f(t).
+    It starts from the best point of the grid: t = 1, as published, has a unit, and can
+    lie in the basin of a lesser maximum.
+    """
+    n_targets = len(problem.residual)
+    u = np.full(n_targets, np.inf)
+    n_iter = np.zeros(n_targets, dtype=int)
+    converged = np.ones(n_targets, dtype=bool)
+    if len(problem.s) == 0:
+        return u, _value_at_infinity(problem), n_iter, converged
+
+    s = problem.s[:, None]
+    grid = _search_grid(problem)
+    on_grid, _ = _profile_on_grid(problem, grid)
+    value = _value_at_infinity(problem)
+    # Where the evidence rises for ever the iteration would creep: the features carry
+    # none, however far it got.
+    rising = np.sum(problem.s) >= problem.n * (problem.s @ problem.z2)
+    none = rising & (on_grid.max(axis=1) <= value + 1e-12 * problem.n)
+    at_zero = _value_at_zero(problem)
+    u = np.where(none, np.inf, grid[np.argmax(on_grid, axis=1)])
+    u[np.isposinf(at_zero)] = -np.inf
+    precision = np.full((2, n_targets), np.nan)
+    active = np.flatnonzero(np.isfinite(u))
+    for _ in range(max_iter):
+        t = np.exp(u[active])
+        q, z2 = t / (t + s), problem.z2[:, active]
+        gamma = np.sum(s / (t + s), axis=0)
+        free = problem.n - len(s) + np.sum(q, axis=0)  # n - gamma, without cancellation
+        weights_norm = np.sum(z2 * s / (t + s) ** 2, axis=0)
+        error = np.sum(z2 * q**2, axis=0) + problem.residual[active]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            new = np.stack([gamma / weights_norm, free / error])
+            new_u = np.log(new[0]) - np.log(new[1])
+        moving = changed(u[active], new_u, precision[:, active], new) > tol
+        u[active], precision[:, active] = new_u, new
+        n_iter[active] += 1
+        # Past either end nothing but rounding is left to follow.
+        active = active[moving & (np.abs(new_u) < -_U_MIN)]
+        if len(active) == 0:
+            break
+    converged[active] = False
+    u[u >= _U_MAX] = np.inf
+    u[u <= _U_MIN] = -np.inf
+
+    finite = np.isfinite(u)
+    value[finite] = profile(problem.take(finite), u[finite])[0]
+    value[np.isneginf(u)] = at_zero[np.isneginf(u)]
+    return u, value, n_iter, converged
+
+
+def _fixed_point(problem: _Problem, tol: float, max_iter: int) -> tuple:
+    """Algorithm 3 of the JMLR paper: stop when t has settled."""
+
+    def change(u, new_u, old, new):
+        return np.abs(np.expm1(new_u - u))
+
+    return _iterate(problem, tol, max_iter, change)
+
+
+def _mackay(problem: _Problem, tol: float, max_iter: int) -> tuple:
+    """Algorithm 2 of the JMLR paper: stop when both alpha and beta have settled."""
+
+    def change(u, new_u, old, new):
+        with np.errstate(invalid="ignore"):
+            change = np.max(np.abs(new / old - 1), axis=0)
+        return np.where(np.isnan(change), np.inf, change)
+
+    return _iterate(problem, tol, max_iter, change)
+
+
+_ALGORITHMS = {"newton": _newton, "fixed_point": _fixed_point, "mackay": _mackay}

@@ -1,0 +1,415 @@
+"""LogME as scikit-learn estimators."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax, softmax
+from sklearn.base import (
+    BaseEstimator,
+    ClassifierMixin,
+    MultiOutputMixin,
+    RegressorMixin,
+    _fit_context,
+)
+from sklearn.utils.validation import check_is_fitted
+
+from sktransfer.linear_model._base import EvidenceMixin
+from sktransfer.utils._array_api import device, from_numpy, get_namespace, to_numpy
+from sktransfer.utils._validation import (
+    check_features,
+    check_labels,
+    check_numeric_target,
+    check_weights,
+    encode_labels,
+)
+
+
+class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
+    r"""Bayesian linear regression whose score is its maximum evidence.
+
+    Each target is y_k = F w_k + noise with w_k ~ N(0, I / alpha_k) and noise ~ N(0,
+    1 / beta_k), alpha_k and beta_k being where p(y_k | F, alpha_k, beta_k) is largest.
+    The log of that maximum, per sample and averaged over targets, is LogME.
+
+    Parameters
+    ----------
+    fit_intercept : bool, default=False
+        Whether to add an intercept under a flat prior; the evidence is then that of
+        the n - 1 contrasts of each target. The papers' model has none.
+    algorithm : {"newton", "fixed_point", "mackay"}, default="newton"
+        ``"newton"`` finds the global maximum; ``"fixed_point"`` and ``"mackay"`` are
+        Algorithms 3 and 2 of [2]_, for study. Converged, they agree where the evidence
+        has one maximum.
+    tol : float, default=1e-6
+        Relative change of t = alpha / beta (of alpha and beta for ``"mackay"``) at
+        which the solver stops. It has no unit.
+    max_iter : int, default=100
+        Iterations at most.
+    std_error : bool, default=False
+        Whether `fit` measures `influence_` and `std_error_` too, for about twice the
+        cost of the rest.
+
+    Attributes
+    ----------
+    logme_ : float
+        ``mean(log_evidence_) / n_samples``, in nats (with an intercept: per contrast).
+        Infinite, with a warning, where a target is an exact linear function of fewer
+        features than samples.
+    log_evidence_ : array of shape (n_targets,)
+        Log evidence of each target, summed over samples, in nats.
+    alpha_, beta_ : array of shape (n_targets,)
+        Precision of the weights and of the noise; `BayesianRidge` swaps the letters.
+        ``alpha_`` is infinite where the features say nothing about the target.
+    coef_ : array of shape (n_features,) or (n_targets, n_features)
+        Posterior mean of the weights, float64.
+    intercept_ : float or array of shape (n_targets,)
+    effective_dof_ : array of shape (n_targets,)
+        gamma = sum s / (s + t), the number of weights that the data determine.
+    singular_values_ : array of shape (rank,)
+        Non-zero singular values of the features, decreasing.
+    n_iter_, converged_ : ndarray of shape (n_targets,)
+    influence_ : array of shape (n_samples,)
+        Derivative of the log evidence by the weight of each sample, averaged over
+        targets, in nats. With ``std_error=True`` only.
+    std_error_ : float
+        Standard error of `logme_` for this many samples, in nats. With
+        ``std_error=True`` only.
+    statistics_ : SufficientStatistics
+        What has been seen.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+
+    See Also
+    --------
+    LogMEClassifier : The same for class labels.
+    sktransfer.metrics.logme_score : The score alone.
+    sklearn.linear_model.BayesianRidge : One target at a time, with hyper-priors.
+
+    Notes
+    -----
+    With s the eigenvalues of F^T F, z the projections of y on the left singular vectors
+    of F, q = t / (t + s), E = sum z^2 q + residual and the best beta = n / E,
+
+    .. math:: \frac{L}{n} = \frac12 \Big[\log\frac{n}{E} - 1 - \log 2\pi
+              + \frac1n \sum_i \log q_i\Big]
+
+    depends on log t alone. It can have several maxima, of which the largest is taken;
+    where it rises for ever (Theorem 2 of [2]_ fails) its limit, alpha = infinity, is.
+    Duplicated and zero features change nothing (Corollaries 3 and 4).
+
+    The reference implementation sums log det A over min(n, D) eigenvalues and so leaves
+    (D - n) log alpha out when n < D: the wider the network, the higher its score, noise
+    included. It also adds 1e-5 to denominators, which makes the score depend on the
+    scale of the features, and stops after 11 iterations.
+
+    The standard error is the infinitesimal jackknife's. It holds for this number of
+    samples: LogME grows with n, at a rate of its own for each network.
+
+    The cost is one product F^T F (or F F^T for n < D) and one symmetric
+    eigendecomposition, however many targets there are.
+
+    References
+    ----------
+    .. [1] K. You, Y. Liu, J. Wang, M. Long, "LogME: Practical Assessment of Pre-trained
+       Models for Transfer Learning", ICML 2021.
+    .. [2] K. You, Y. Liu, Z. Zhang, J. Wang, M. I. Jordan, M. Long, "Ranking and Tuning
+       Pre-trained Models: A New Paradigm for Exploiting Model Hubs", JMLR 23, 2022.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sktransfer.linear_model import LogME
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> y = (y - y.mean()) / y.std()
+    >>> model = LogME(std_error=True).fit(X, y)
+    >>> print(f"{model.logme_:.4f} +- {model.std_error_:.4f}")
+    -1.0990 +- 0.0303
+    >>> mean, std = model.predict(X[:3], return_std=True)
+    """
+
+    def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
+        y = check_numeric_target(y, X)
+        if restart:
+            self._target_shape = y.shape[1:]
+        elif y.shape[1:] != self._target_shape:
+            raise ValueError(
+                f"y must have the shape (n_samples, *{self._target_shape}) of the "
+                f"first call; got {tuple(y.shape)}."
+            )
+        return y
+
+    def _target_rows(self, targets: Any, X: Any) -> Any:
+        return targets[:, None] if targets.ndim == 1 else targets
+
+    def _squeeze(self, values: Any) -> Any:
+        """Drop the axis of targets where y had none."""
+        if self._target_shape:
+            return values
+        return values[0] if values.ndim == 1 else values[0, :]
+
+    def predict(self, X: Any, return_std: bool = False) -> Any:
+        """Predict with the posterior mean of the weights.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        return_std : bool, default=False
+            Whether to return the standard deviation of the posterior predictive,
+            sqrt(1 / beta + f^T A^-1 f), too.
+
+        Returns
+        -------
+        mean : array of shape (n_samples,) or (n_samples, n_targets)
+        std : array of the same shape
+            Only if `return_std`.
+        """
+        check_is_fitted(self)
+        X = check_features(X, estimator=self, reset=False)
+        xp, _ = get_namespace(X=X)
+        columns = slice(None) if self._target_shape else 0
+        mean = self._solve().mean(X)[:, columns]
+        if not return_std:
+            return mean
+        return mean, xp.sqrt(self._solve().variance(X))[:, columns]
+
+    def log_predictive_density(self, X: Any, y: Any) -> Any:
+        """Log density of held-out targets, log p(y | x, training data).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+
+        Returns
+        -------
+        array of shape (n_samples,)
+            In nats; the mean over targets, as in `logme_`.
+        """
+        check_is_fitted(self)
+        X = check_features(X, estimator=self, reset=False)
+        y = self._target_rows(self._check_targets(X, y, restart=False), X)
+        xp, _ = get_namespace(X=X)
+        posterior = self._solve()
+        variance = posterior.variance(X)
+        misfit = (y - posterior.mean(X)) ** 2 / variance
+        return -0.5 * xp.mean(misfit + xp.log(2 * np.pi * variance), axis=1)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        # Its score is an evidence, not an R^2.
+        tags.regressor_tags.poor_score = True
+        return tags
+
+
+class LogMEClassifier(EvidenceMixin, ClassifierMixin, BaseEstimator):
+    r"""LogME for class labels: one Gaussian model for each one-hot column.
+
+    Parameters
+    ----------
+    fit_intercept : bool, default=False
+        Whether to add an intercept under a flat prior. The papers' model has none.
+    algorithm : {"newton", "fixed_point", "mackay"}, default="newton"
+        How the evidence is maximised; see :class:`LogME`.
+    tol : float, default=1e-6
+        Relative change at which the solver stops.
+    max_iter : int, default=100
+        Iterations at most.
+    std_error : bool, default=False
+        Whether `fit` measures `influence_` and `std_error_` too.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        Sorted labels; the targets of the other attributes.
+    logme_ : float
+        Log maximum evidence per sample, mean over classes, in nats.
+    log_evidence_, alpha_, beta_, effective_dof_ : array of shape (n_classes,)
+        As in :class:`LogME`.
+    coef_ : array of shape (n_classes, n_features)
+        Posterior means, one row a class (for two classes too): virtual anchors of the
+        classes in feature space.
+    intercept_ : array of shape (n_classes,)
+    singular_values_ : array of shape (rank,)
+    n_iter_, converged_ : ndarray of shape (n_classes,)
+    influence_ : array of shape (n_samples,)
+        With ``std_error=True`` only, as `std_error_`.
+    std_error_ : float
+    statistics_ : SufficientStatistics
+    n_features_in_ : int
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+
+    See Also
+    --------
+    LogME : Numeric targets, and several labels at once.
+    sktransfer.model_selection.ModelSelector : Ranks extractors by it.
+
+    Notes
+    -----
+    A sample is given to the class with the largest log ratio of the two predictive
+    densities at y_k = 1 and y_k = 0,
+    :math:`\log N(1 | \mu_k, \sigma_k^2) - \log N(0 | \mu_k, \sigma_k^2)
+    = (2 \mu_k - 1) / 2 \sigma_k^2`, and `predict_proba` is their soft-max.
+
+    References
+    ----------
+    .. [1] K. You, Y. Liu, Z. Zhang, J. Wang, M. I. Jordan, M. Long, "Ranking and Tuning
+       Pre-trained Models: A New Paradigm for Exploiting Model Hubs", JMLR 23, 2022.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_wine
+    >>> from sklearn.preprocessing import scale
+    >>> from sktransfer.linear_model import LogMEClassifier
+    >>> X, y = load_wine(return_X_y=True)
+    >>> model = LogMEClassifier().fit(scale(X), y)
+    >>> round(model.logme_, 4)
+    -0.5377
+    >>> print(f"{(model.predict(scale(X)) == y).mean():.2f}")
+    1.00
+    """
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> LogMEClassifier:
+        """Add samples: in the end all is as if `fit` had seen them at once.
+
+        Only the chunk and the statistics are ever held. The evidence is maximised when
+        a result is asked for, by which time every class must have had a sample.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+        classes : array-like of shape (n_classes,), optional
+            All labels that will come; needed at the first call only.
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If `classes` is missing at the first call, or `y` holds other labels.
+        """
+        first = not self.__sklearn_is_fitted__()
+        if first and classes is None:
+            raise ValueError("classes must be passed on the first call to partial_fit.")
+        if first:
+            self.classes_ = np.unique(to_numpy(classes))
+        elif classes is not None and not np.array_equal(
+            self.classes_, np.unique(to_numpy(classes))
+        ):
+            raise ValueError(
+                f"classes={classes!r} is not the same as on the last call to "
+                f"partial_fit, was: {self.classes_!r}."
+            )
+        X = check_features(X, estimator=self, reset=first)
+        codes = self._encode(X, y)
+        if first:
+            self._begin(X)
+        self._update(X, codes, check_weights(sample_weight, X))
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Predict the class with the largest log density ratio.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+        """
+        scores = to_numpy(self._log_ratios(X))
+        return self.classes_[np.argmax(scores, axis=1)]
+
+    def decision_function(self, X: Any) -> Any:
+        """Log density ratio of y_k = 1 against y_k = 0.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes) or (n_samples,)
+            For two classes the second's less the first's.
+        """
+        scores = self._log_ratios(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict_proba(self, X: Any) -> Any:
+        """Class probabilities, the soft-max of the log density ratios.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+
+        Returns
+        -------
+        array of shape (n_samples, n_classes)
+        """
+        return self._like(X, softmax(to_numpy(self._log_ratios(X)), axis=1))
+
+    def log_predictive_density(self, X: Any, y: Any) -> Any:
+        """Log probability of held-out labels, log p(y | x, training data).
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,)
+
+        Returns
+        -------
+        array of shape (n_samples,)
+            In nats.
+        """
+        log_proba = log_softmax(to_numpy(self._log_ratios(X)), axis=1)
+        codes = to_numpy(self._encode(check_features(X), y))
+        return self._like(X, log_proba[np.arange(len(codes)), codes])
+
+    def _log_ratios(self, X: Any) -> Any:
+        check_is_fitted(self)
+        X = check_features(X, estimator=self, reset=False)
+        xp, _ = get_namespace(X=X)
+        variance = self._solve().variance(X)
+        # One-hot targets have unit scale; a model without noise is this certain.
+        floor = xp.full_like(variance, 1e-12)
+        variance = xp.where(variance > floor, variance, floor)
+        return (self._solve().mean(X) - 0.5) / variance
+
+    def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
+        if not restart:
+            return self._encode(X, y)
+        self.classes_, codes = encode_labels(y, X)
+        return codes
+
+    def _encode(self, X: Any, y: Any) -> Any:
+        labels = check_labels(y, X)
+        unseen = np.setdiff1d(labels, self.classes_)
+        if len(unseen):
+            raise ValueError(
+                f"y contains labels that are not among classes: {unseen.tolist()}; "
+                f"expected some of {self.classes_.tolist()}."
+            )
+        xp, where = get_namespace(X=X)
+        return from_numpy(np.searchsorted(self.classes_, labels), xp, where)
+
+    def _target_rows(self, targets: Any, X: Any) -> Any:
+        xp, _ = get_namespace(X=X)
+        classes = xp.arange(len(self.classes_), device=device(targets))
+        return xp.astype(targets[:, None] == classes[None, :], xp.float64)
+
+    def _squeeze(self, values: Any) -> Any:
+        return values
+
+    @staticmethod
+    def _like(X: Any, values: np.ndarray) -> Any:
+        xp, where = get_namespace(X=X)
+        return from_numpy(values, xp, where)

@@ -1,0 +1,192 @@
+"""Namespace, device and dtype of the arrays that a user hands in.
+
+The large products run where the features live (NumPy, PyTorch, CuPy, through
+array-api-compat); whatever is as small as a spectrum is brought to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from array_api_compat import (
+    array_namespace,
+    device,
+    is_array_api_obj,
+    is_cupy_array,
+    is_numpy_array,
+    is_numpy_namespace,
+    is_torch_array,
+)
+from scipy.sparse import csr_array
+
+__all__ = [
+    "chunks",
+    "class_sums",
+    "cross_product",
+    "device",
+    "from_numpy",
+    "get_namespace",
+    "gram",
+    "is_numpy_namespace",
+    "real_floating",
+    "to_numpy",
+]
+
+# Rows (or columns) multiplied at once: long enough for a matrix product to run at
+# full speed, short enough that float32 sums do not lose digits.
+CHUNK = 16_384
+
+
+def get_namespace(**arrays: Any) -> tuple[Any, Any]:
+    """Return the array namespace and device shared by the named arrays.
+
+    Lists, data frames, labels of a non-numeric dtype and ``None`` go with any array;
+    on their own they are NumPy's.
+
+    Raises
+    ------
+    ValueError
+        If the arrays come from different libraries or live on different devices.
+    """
+    given = {
+        name: array
+        for name, array in arrays.items()
+        if is_array_api_obj(array)
+        and not (is_numpy_array(array) and array.dtype.kind in "OSUT")
+    }
+    if not given or all(is_numpy_array(array) for array in given.values()):
+        return array_namespace(np.empty(0)), "cpu"
+    homes = {
+        name: (array_namespace(array), device(array)) for name, array in given.items()
+    }
+    first, *others = homes.values()
+    if any(xp is not first[0] or where != first[1] for xp, where in others):
+        described = ", ".join(
+            f"{name}: {xp.__name__.rpartition('array_api_compat.')[2]} on {where}"
+            for name, (xp, where) in homes.items()
+        )
+        raise ValueError(
+            "All arrays must come from one library and live on one device; got "
+            f"{described}."
+        )
+    return first
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """Copy an array of any namespace to host memory as a NumPy array."""
+    if is_torch_array(array):
+        return array.detach().cpu().numpy()
+    if is_cupy_array(array):
+        return array.get()
+    return np.asarray(array)
+
+
+def from_numpy(array: np.ndarray, xp: Any, device: Any) -> Any:
+    """Bring a NumPy array to a namespace and device."""
+    if is_numpy_namespace(xp):
+        return array
+    # Torch shares the memory, and has no arrays that are read only.
+    return xp.asarray(np.require(array, requirements="W"), device=device)
+
+
+def real_floating(array: Any, xp: Any) -> Any:
+    """Return `array` as float32 or float64: half precision and integers are raised."""
+    if array.dtype in (xp.float32, xp.float64):
+        return array
+    if xp.isdtype(array.dtype, "complex floating"):
+        raise ValueError("Complex data not supported.")
+    half = xp.isdtype(array.dtype, "real floating")
+    return xp.astype(array, xp.float32 if half else xp.float64)
+
+
+def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
+    """Yield consecutive slices that cover ``range(n)``."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+def gram(A: Any, xp: Any, weights: Any = None) -> Any:
+    """Return A^T diag(weights) A in float64.
+
+    Products are taken in A's dtype and accumulated in float64, chunk by chunk.
+
+    Parameters
+    ----------
+    A : array of shape (n, d)
+    weights : array of shape (n,), optional
+
+    Returns
+    -------
+    array of shape (d, d), float64
+    """
+    total = None
+    for rows in chunks(A.shape[0]):
+        part = A[rows, :]
+        if weights is not None:
+            part = part * xp.astype(xp.sqrt(weights[rows]), A.dtype)[:, None]
+        # Both factors are views of one buffer, which NumPy hands to BLAS as a
+        # symmetric product: half the multiplications.
+        total = _accumulate(total, part.T @ part, xp)
+    return total
+
+
+def cross_product(A: Any, Y: Any, xp: Any, weights: Any = None) -> Any:
+    """Return A^T diag(weights) Y in float64, multiplied in A's dtype.
+
+    Parameters
+    ----------
+    A : array of shape (n, d)
+    Y : array of shape (n, k)
+    weights : array of shape (n,), optional
+
+    Returns
+    -------
+    array of shape (d, k), float64
+    """
+    total = None
+    for rows in chunks(A.shape[0]):
+        target = Y[rows, :]
+        if weights is not None:
+            target = target * weights[rows, None]
+        total = _accumulate(total, A[rows, :].T @ xp.astype(target, A.dtype), xp)
+    return total
+
+
+def class_sums(A: Any, codes: Any, n_classes: int, xp: Any, weights: Any = None) -> Any:
+    """Return the (weighted) sum of the rows of `A` in every class, in float64.
+
+    Equal to ``cross_product(A, one_hot(codes))`` without the one-hot matrix.
+
+    Parameters
+    ----------
+    A : array of shape (n, d)
+    codes : integer array of shape (n,)
+        Class of every row, in ``range(n_classes)``.
+    weights : array of shape (n,), optional
+
+    Returns
+    -------
+    array of shape (d, n_classes), float64
+    """
+    total = None
+    for rows in chunks(A.shape[0]):
+        part, labels = A[rows, :], codes[rows]
+        values = xp.ones_like(part[:, 0]) if weights is None else weights[rows]
+        values = xp.astype(values, A.dtype)
+        if is_numpy_namespace(xp):
+            positions = np.arange(len(labels))
+            shape = (n_classes, len(labels))
+            product = (csr_array((values, (labels, positions)), shape=shape) @ part).T
+        else:
+            classes = xp.arange(n_classes, device=device(part))
+            members = xp.astype(labels[:, None] == classes[None, :], A.dtype)
+            product = part.T @ (members * values[:, None])
+        total = _accumulate(total, product, xp)
+    return total
+
+
+def _accumulate(total: Any, product: Any, xp: Any) -> Any:
+    product = xp.astype(product, xp.float64, copy=False)
+    return product if total is None else total + product

@@ -1,0 +1,183 @@
+"""Checks of what a user hands in, for every array namespace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from array_api_compat import is_array_api_obj
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
+from sklearn.utils.validation import (
+    _check_n_features,
+    _check_sample_weight,
+    validate_data,
+)
+
+from sktransfer.utils._array_api import (
+    from_numpy,
+    get_namespace,
+    is_numpy_namespace,
+    real_floating,
+    to_numpy,
+)
+
+FLOAT_DTYPES = [np.float64, np.float32]
+
+
+def check_features(
+    X: Any,
+    *,
+    estimator: BaseEstimator | None = None,
+    reset: bool = True,
+    min_samples: int = 1,
+    name: str = "X",
+) -> Any:
+    """Validate features of shape (n_samples, n_features), real and finite.
+
+    Parameters
+    ----------
+    X : array-like of any namespace
+    estimator : estimator, optional
+        Whose `n_features_in_` is set (`reset`) or compared with.
+    reset : bool, default=True
+    min_samples : int, default=1
+    name : str, default="X"
+        Name of the parameter in messages.
+
+    Returns
+    -------
+    array of shape (n_samples, n_features), float32 or float64
+    """
+    xp, _ = get_namespace(**{name: X})
+    if is_numpy_namespace(xp):
+        options = {"dtype": FLOAT_DTYPES, "ensure_min_samples": min_samples}
+        if estimator is None:
+            return check_array(X, input_name=name, **options)
+        return validate_data(estimator, X, reset=reset, **options)
+
+    X = real_floating(X.detach() if hasattr(X, "detach") else X, xp)
+    if X.ndim != 2:
+        raise ValueError(f"Expected 2D array, got {X.ndim}D array instead ({name}).")
+    if X.shape[0] < min_samples or X.shape[1] < 1:
+        raise ValueError(
+            f"Found array with {X.shape[0]} sample(s) and {X.shape[1]} feature(s) "
+            f"while a minimum of {min_samples} sample(s) and 1 feature is required."
+        )
+    if not bool(xp.all(xp.isfinite(X))):
+        raise ValueError(f"Input {name} contains NaN or infinity.")
+    if estimator is not None:
+        _check_n_features(estimator, X, reset=reset)
+    return X
+
+
+def check_numeric_target(y: Any, X: Any) -> Any:
+    """Validate numbers (n_samples,) or (n_samples, n_targets) as float64 beside `X`."""
+    xp, device = get_namespace(X=X, y=y)
+    if is_numpy_namespace(xp) or not is_array_api_obj(y):
+        y = check_array(
+            y,
+            dtype=np.float64,
+            ensure_2d=False,
+            allow_nd=False,
+            input_name="y",
+            estimator="LogME",
+        )
+        y = from_numpy(y, xp, device)
+    else:
+        y = xp.astype(y.detach() if hasattr(y, "detach") else y, xp.float64)
+        if not bool(xp.all(xp.isfinite(y))):
+            raise ValueError("Input y contains NaN or infinity.")
+    if y.ndim > 2:
+        raise ValueError(f"y must have one or two dimensions; got {y.ndim}.")
+    check_consistent_length(X, y)
+    return y
+
+
+def check_labels(y: Any, X: Any) -> np.ndarray:
+    """Validate class labels (n_samples,) and bring them to the host."""
+    get_namespace(X=X, y=y)
+    y = column_or_1d(to_numpy(y), warn=True)
+    check_classification_targets(y)
+    check_consistent_length(X, y)
+    return y
+
+
+def encode_labels(y: Any, X: Any) -> tuple[np.ndarray, Any]:
+    """Return the sorted classes of `y`, and their codes beside the features."""
+    xp, device = get_namespace(X=X)
+    classes, codes = np.unique(check_labels(y, X), return_inverse=True)
+    if len(classes) < 2:
+        raise ValueError(
+            f"y must have at least 2 classes; got 1 class: {classes.tolist()[0]!r}."
+        )
+    return classes, from_numpy(codes, xp, device)
+
+
+def check_source_proba(source_proba: Any) -> Any:
+    """Validate source probabilities: (n_samples, n_source_classes), rows sum to one."""
+    P = check_features(source_proba, name="source_proba")
+    xp, _ = get_namespace(P=P)
+    if bool(xp.any(P < 0)):
+        raise ValueError("source_proba must not have negative entries.")
+    off = float(xp.max(xp.abs(xp.sum(P, axis=1, dtype=xp.float64) - 1)))
+    # A soft-max in half precision is checked as what it is, not as what it becomes.
+    exact = getattr(source_proba, "dtype", P.dtype) == xp.float64
+    tolerance = 1e-6 if exact else 1e-3
+    if off > tolerance:
+        raise ValueError(
+            "Every row of source_proba must sum to one (a soft-max over the source "
+            f"classes); the largest deviation is {off:.3g}."
+        )
+    return P
+
+
+def check_weights(sample_weight: Any, X: Any) -> Any:
+    """Validate sample weights (n_samples,) as float64 beside `X`; None stays None."""
+    if sample_weight is None:
+        return None
+    xp, device = get_namespace(X=X, sample_weight=sample_weight)
+    weights = to_numpy(sample_weight)
+    weights = _check_sample_weight(
+        weights,
+        np.empty((X.shape[0], 1)),
+        dtype=np.float64,
+        ensure_non_negative=True,
+    )
+    return from_numpy(weights, xp, device)
+
+
+def infer_task(y: Any, task: str = "auto") -> str:
+    """Name the task that a target poses.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+    task : {"auto", "classification", "regression", "multilabel"}, default="auto"
+        What to return instead of guessing.
+
+    Returns
+    -------
+    {"classification", "regression", "multilabel"}
+
+    Raises
+    ------
+    ValueError
+        If `y` is of no kind that can be scored.
+    """
+    if task != "auto":
+        return task
+    y = to_numpy(y)
+    kind = type_of_target(y, input_name="y")
+    if kind in ("binary", "multiclass"):
+        return "classification"
+    if kind == "multilabel-indicator":
+        return "multilabel"
+    several_numbers = kind == "multiclass-multioutput" and y.dtype.kind not in "OUST"
+    if kind.startswith("continuous") or several_numbers:
+        return "regression"
+    raise ValueError(
+        f"Unknown label type: {kind}. y must hold class labels or numbers of shape "
+        "(n_samples,), or numbers or 0/1 indicators of shape (n_samples, n_targets)."
+    )

@@ -1,0 +1,36 @@
+"""Fixtures and settings shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Examples fit small models; on a busy machine a time limit would only make noise.
+_COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("local", max_examples=20, **_COMMON)
+settings.register_profile("ci", max_examples=20, derandomize=True, **_COMMON)
+settings.register_profile("thorough", max_examples=500, **_COMMON)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "local")
+)
+
+
+@pytest.fixture(scope="session")
+def global_random_seed() -> int:
+    """Seed of the run: no test may depend on a special one.
+
+    Set SKTRANSFER_TESTS_SEED to an integer to choose it; the default is 0.
+    """
+    return int(os.environ.get("SKTRANSFER_TESTS_SEED", "0"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of reference data beside the repository; the test is skipped without."""
+    path = Path(__file__).resolve().parents[2] / "shared"
+    if not path.is_dir():
+        pytest.skip("needs the reference data in ../shared")
+    return path
