@@ -1,0 +1,27 @@
+"""Features and source probabilities from pre-trained models.
+
+Extractors are stateless scikit-learn transformers. The ones that need an optional
+package are imported when they are first asked for, so that importing this package
+costs nothing and needs none of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from sktransfer.feature_extraction._base import BaseExtractor, Extraction
+
+# public name -> the private module that has it, and imports its optional package
+_LAZY = {"TorchFeatureExtractor": "_torch"}
+
+__all__ = ["BaseExtractor", "Extraction", "TorchFeatureExtractor"]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

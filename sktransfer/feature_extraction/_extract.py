@@ -1,0 +1,143 @@
+"""One pass of raw inputs through whatever part of an estimator extracts features."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.base import is_classifier, is_regressor
+from sklearn.pipeline import Pipeline
+
+from sktransfer.feature_extraction._base import BaseExtractor, Extraction
+
+
+def without_predictor(estimator: Any) -> Any:
+    """What is left of an estimator without its final predictor.
+
+    Parameters
+    ----------
+    estimator : transformer, pipeline or predictor
+        A classifier or regressor counts as a predictor even if it transforms, too.
+
+    Returns
+    -------
+    transformer, pipeline or "passthrough"
+    """
+    if isinstance(estimator, Pipeline):
+        *others, (name, last) = estimator.steps
+        return Pipeline([*others, (name, without_predictor(last))])
+    if hasattr(estimator, "predict") and (
+        not hasattr(estimator, "transform")
+        or is_classifier(estimator)
+        or is_regressor(estimator)
+    ):
+        return "passthrough"
+    return estimator
+
+
+def feature_steps(estimator: Any) -> list[Any]:
+    """The steps of a transformer, in order.
+
+    Parameters
+    ----------
+    estimator : transformer or pipeline of transformers
+        A pipeline (nested ones too) gives its steps, "passthrough" nothing.
+
+    Returns
+    -------
+    list of transformers
+
+    Raises
+    ------
+    TypeError
+        If a step is no transformer.
+    """
+    if isinstance(estimator, Pipeline):
+        return [part for _, step in estimator.steps for part in feature_steps(step)]
+    if estimator is None or (isinstance(estimator, str) and estimator == "passthrough"):
+        return []
+    if not hasattr(estimator, "transform"):
+        raise TypeError(
+            "An estimator to extract features with must be a transformer or a "
+            f"pipeline of transformers. Got {estimator!r}, which does not have the "
+            "method 'transform'."
+        )
+    return [estimator]
+
+
+def source_proba_problem(estimator: Any) -> str | None:
+    """Say why an estimator gives no source probabilities; None if it does.
+
+    Parameters
+    ----------
+    estimator : estimator
+        As for :func:`extract`.
+
+    Returns
+    -------
+    str or None
+    """
+    problem = "it has no extractor with source probabilities"
+    for step in feature_steps(estimator):
+        if isinstance(step, BaseExtractor):
+            try:
+                step._check_source_proba()
+            except ValueError as error:
+                problem = str(error)
+            else:
+                return None
+    return problem
+
+
+def extract(
+    estimator: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    source_proba: bool = False,
+    fit: bool = False,
+) -> Extraction:
+    """Features (by layer) and source probabilities of raw inputs, from one pass.
+
+    Parameters
+    ----------
+    estimator : transformer or pipeline of transformers
+        Fitted, unless `fit`.
+    X : raw inputs of the estimator
+    y : target, optional
+        What `fit` fits to.
+    source_proba : bool, default=False
+        Whether to give the source probabilities too: those of the last extractor in
+        the pipeline that has them.
+    fit : bool, default=False
+        Whether to fit each step before it is used. To fit a pipeline beforehand would
+        send the samples through all but its last step twice.
+
+    Returns
+    -------
+    Extraction
+        A layer that does not come out of an extractor is called ``""``.
+
+    Raises
+    ------
+    ValueError
+        If source probabilities are asked for and no step gives them.
+    TypeError
+        If a step is no transformer.
+    """
+    if source_proba and (problem := source_proba_problem(estimator)):
+        raise ValueError(
+            f"{type(estimator).__name__} gives no source probabilities: {problem}"
+        )
+    result = Extraction({"": X})
+    proba = None
+    for step in feature_steps(estimator):
+        X = result.joined
+        if fit:
+            step.fit(X, y)
+        if isinstance(step, BaseExtractor):
+            wanted = source_proba and hasattr(step, "source_proba")
+            result = step.extract(X, source_proba=wanted)
+            proba = result.source_proba if wanted else proba
+        else:
+            result = Extraction({"": step.transform(X)})
+    return Extraction(result.features, proba)

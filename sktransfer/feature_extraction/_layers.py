@@ -1,0 +1,286 @@
+"""The layers of a torch module: finding, tapping and pooling them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from sktransfer.utils._optional import import_optional
+
+torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
+
+_MEAN = re.compile(r"mean\((.*)\)")
+
+
+class Tap(NamedTuple):
+    """Where a tensor is taken: a submodule's output, or what goes into it."""
+
+    submodule: torch.nn.Module
+    on_input: bool = False
+
+
+class Layers:
+    """The layers that `layer` and `source_head` ask for, found in a module.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module to look in.
+
+    layer : None, str or sequence of str
+        See :class:`TorchFeatureExtractor`.
+
+    source_head : str or None
+        See :class:`TorchFeatureExtractor`.
+
+    Attributes
+    ----------
+    plan : dict of str to tuple of str
+        The layers that each result is the mean of: a plain layer's is itself alone.
+
+    taps : dict of str to Tap
+        Where to find each layer that the plan needs.
+
+    head : Tap or None
+        Where to find the source logits.
+
+    Raises
+    ------
+    ValueError
+        If a layer is not there, naming those that are, the closest first.
+    """
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        layer: str | Iterable[str] | None,
+        source_head: str | None,
+    ):
+        self._kind = type(module).__name__
+        self._module = module
+        # A module that stands in two places has two names: both are good.
+        self._submodules = dict(module.named_modules(remove_duplicate=False))
+        del self._submodules[""]
+        self._source_head = source_head
+        self.head = None
+        if source_head is not None:
+            (name,) = self._find(source_head, parameter="source_head")
+            self.head = self._tap(name)
+        if layer is None:
+            layer = "penultimate" if source_head in self._submodules else "output"
+        self.plan = self._make_plan([layer] if isinstance(layer, str) else list(layer))
+        needed = dict.fromkeys(name for names in self.plan.values() for name in names)
+        self.taps = {name: self._tap(name) for name in needed}
+
+    def _make_plan(self, asked: list[str]) -> dict[str, tuple[str, ...]]:
+        if not asked or not all(isinstance(name, str) for name in asked):
+            raise ValueError(
+                "The 'layer' parameter must be None, a str or a non-empty list of "
+                f"str. Got {asked!r} instead."
+            )
+        plan = {}
+        for entry in asked:
+            if entry == "mean":
+                plan[entry] = ()  # of all the others, once they are known
+            elif mean := _MEAN.fullmatch(entry):
+                parts = [self._find(name.strip()) for name in mean[1].split(",")]
+                plan[entry] = tuple(dict.fromkeys(sum(parts, ())))
+            else:
+                plan |= {name: (name,) for name in self._find(entry)}
+        if plan.get("mean") == ():
+            plan["mean"] = tuple(name for name, of in plan.items() if of == (name,))
+            if not plan["mean"]:
+                raise ValueError(
+                    "The layer 'mean' is the mean of the other layers asked for, but "
+                    f"there are none: got layer={asked!r}. Use a list such as "
+                    "['block*', 'mean'], or 'mean(block*)' for the mean alone."
+                )
+        return plan
+
+    def _find(self, entry: str, *, parameter: str = "layer") -> tuple[str, ...]:
+        """The layers that one name, or one wildcard, stands for."""
+        if entry in self._submodules or entry == "output":
+            return (entry,)
+        if entry == "penultimate" and parameter == "layer":
+            if self._source_head in self._submodules:
+                return (entry,)
+            raise ValueError(
+                "The layer 'penultimate' is the input of the source head: set "
+                "`source_head` to the name of the submodule that gives the logits. "
+                f"Got source_head={self._source_head!r}."
+            )
+        if parameter == "layer" and (found := self._match(entry)):
+            return found
+        names = list(self._submodules)
+        close = difflib.get_close_matches(entry, names, n=5)
+        others = [name for name in names if name not in close]
+        shown = [*map(repr, [*close, *others][:40]), "'output'"]
+        if len(names) > 40:
+            shown.append(f"and {len(names) - 40} more")
+        raise ValueError(
+            f"The '{parameter}' parameter names no submodule of {self._kind}: got "
+            f"{entry!r}. There are: {', '.join(shown)}."
+        )
+
+    def _match(self, pattern: str) -> tuple[str, ...]:
+        """Submodules that match a wildcard, which does not reach across a dot."""
+        parts = pattern.split(".")
+        return tuple(
+            name
+            for name, submodule in self._submodules.items()
+            # Containers such as ModuleList are never called: they have no output.
+            if type(submodule).forward is not torch.nn.Module.forward
+            and len(own := name.split(".")) == len(parts)
+            and all(map(fnmatchcase, own, parts))
+        )
+
+    def _tap(self, name: str) -> Tap:
+        if name in self._submodules:
+            return Tap(self._submodules[name])
+        if name == "output":
+            return Tap(self._module)
+        return Tap(self._submodules[self._source_head], on_input=True)
+
+    def collect(self, seen: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The results of the plan from the pooled layers of one batch."""
+        results = {}
+        for result, names in self.plan.items():
+            layers = [seen[name] for name in names]
+            if len({layer.shape[1] for layer in layers}) > 1:
+                widths = {name: seen[name].shape[1] for name in names}
+                raise ValueError(
+                    f"The layer {result!r} is a mean of layers, which must have the "
+                    f"same number of features. Got {widths}."
+                )
+            results[result] = (
+                layers[0] if len(layers) == 1 else torch.stack(layers).mean(dim=0)
+            )
+        return results
+
+
+def run_with_taps(
+    call: Callable[[], Any],
+    taps: Mapping[str, Tap],
+    reduce: Callable[[str, torch.Tensor], torch.Tensor],
+) -> dict[str, torch.Tensor]:
+    """Run one forward pass, and reduce the tensor at each tap as it passes by.
+
+    Reducing at once keeps no large activation alive, and sees it before a later layer
+    can change it in place.
+
+    Parameters
+    ----------
+    call : callable
+        Runs the module.
+
+    taps : mapping of str to Tap
+        Where to take tensors.
+
+    reduce : callable
+        Makes, of the tap's name and tensor, what is kept.
+
+    Returns
+    -------
+    seen : dict of str to Tensor
+        What `reduce` returned, by the tap's name. Where a submodule runs more than
+        once, its last run counts.
+
+    Raises
+    ------
+    ValueError
+        If a submodule did not run.
+    """
+    seen = {}
+
+    def attach(name: str, tap: Tap):
+        def take(value: Any) -> None:
+            seen[name] = reduce(name, first_tensor(value, name))
+
+        if tap.on_input:
+            return tap.submodule.register_forward_pre_hook(
+                lambda _, args, kwargs: take((args, kwargs)), with_kwargs=True
+            )
+        return tap.submodule.register_forward_hook(lambda _, args, out: take(out))
+
+    with ExitStack() as hooks:
+        for name, tap in taps.items():
+            hooks.callback(attach(name, tap).remove)
+        call()
+    if missing := [name for name in taps if name not in seen]:
+        raise ValueError(
+            f"The forward pass did not run {missing}: a layer that is not called has "
+            "no output."
+        )
+    return seen
+
+
+def first_tensor(value: Any, name: str) -> torch.Tensor:
+    """The first tensor in a module's output, however deep in tuples and dicts."""
+    queue = [value]
+    while queue:
+        value = queue.pop(0)
+        if isinstance(value, torch.Tensor):
+            return value
+        if isinstance(value, Mapping):
+            queue[:0] = value.values()
+        elif isinstance(value, (tuple, list)):
+            queue[:0] = value
+        elif hasattr(value, "__dataclass_fields__"):
+            queue[:0] = vars(value).values()
+    raise ValueError(f"The layer {name!r} gives no tensor.")
+
+
+def pool(
+    tensor: torch.Tensor, how: str | Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """Pool a layer's output to float32 features.
+
+    Parameters
+    ----------
+    tensor : Tensor of shape (n, ...)
+        Two axes pass through. Of three, (n, tokens, features), the last holds the
+        features; of four and more, (n, features, height, width), the second does.
+
+    how : {"mean", "max", "flatten"} or callable
+        How to pool over the remaining axes.
+
+    Returns
+    -------
+    features : Tensor of shape (n, n_features)
+        Does not share memory with `tensor`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sktransfer.feature_extraction._layers import pool
+    >>> pool(torch.ones(2, 3, 5, 5), "mean").shape
+    torch.Size([2, 3])
+    >>> pool(torch.ones(2, 7, 3), "max").shape
+    torch.Size([2, 3])
+    """
+    own, tensor = tensor, tensor.to(torch.float32)
+    n_axes = tensor.ndim
+    if callable(how):
+        tensor = torch.as_tensor(how(tensor), dtype=torch.float32)
+    elif how == "flatten" or n_axes < 3:
+        tensor = tensor.reshape(len(tensor), -1)
+    else:
+        axes = 1 if n_axes == 3 else tuple(range(2, n_axes))
+        tensor = tensor.mean(axes) if how == "mean" else tensor.amax(axes)
+    # A view would change with a later layer that works in place.
+    same = tensor.untyped_storage().data_ptr() == own.untyped_storage().data_ptr()
+    return tensor.clone() if same else tensor
+
+
+def softmax(logits: torch.Tensor) -> torch.Tensor:
+    """Float32 probabilities (n, n_classes) of logits (n, n_classes[, 1, 1])."""
+    if logits.ndim < 2 or logits.shape[2:].numel() != 1:
+        raise ValueError(
+            "The source head must give logits of shape (n_samples, n_source_classes). "
+            f"Got shape {tuple(logits.shape)}."
+        )
+    return torch.softmax(logits.to(torch.float32).flatten(1), dim=1)

@@ -1,0 +1,489 @@
+"""Features from the layers of a PyTorch module."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from itertools import chain
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+from sklearn.utils._param_validation import Interval, StrOptions
+
+from sktransfer.feature_extraction._base import (
+    BaseExtractor,
+    Extraction,
+    check_samples,
+    is_array,
+    read_samples,
+)
+from sktransfer.feature_extraction._fingerprint import is_importable
+from sktransfer.feature_extraction._layers import Layers, pool, run_with_taps, softmax
+from sktransfer.utils._optional import import_optional
+
+torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
+
+_SOURCE = "source probabilities"  # no submodule's name has a space
+
+
+class TorchFeatureExtractor(BaseExtractor):
+    """Features, and source probabilities, from the layers of a PyTorch module.
+
+    Parameters
+    ----------
+    module : str, callable or torch.nn.Module
+        The pre-trained module, best given as something that makes it: an import name
+        ``"package.module:factory"``, or a function, class or
+        :func:`functools.partial` called without arguments. It is made at the first
+        use and stays out of clones and pickles. A module itself is cloned and pickled
+        with its weights; where it is used, it is left as it was found: weights,
+        device, training mode and gradients.
+
+    layer : str, list of str or None, default=None
+        The layers that give the features:
+
+        - the name of a submodule (as in ``named_modules``): its output;
+        - a wildcard such as ``"block*"``, ``"encoder.layers.*"``: all submodules that
+          match, in the order of the module. A wildcard does not reach across a dot;
+        - ``"output"``: the module's own output;
+        - ``"penultimate"``: what goes into `source_head`;
+        - ``"mean"``, in a list: the mean of all the other layers of the list, which
+          must be of equal width. ``"mean(block*)"``, or ``"mean(block1, block2)"``,
+          is the mean alone, without the layers it is made of;
+        - None: ``"penultimate"`` where `source_head` names a submodule, ``"output"``
+          otherwise.
+
+        A submodule called "output" or "penultimate" goes before the special meaning.
+        Of outputs that are tuples, dicts or dataclasses, the first tensor counts; of a
+        submodule that runs more than once, the last run.
+
+    pooling : {"mean", "max", "flatten"} or callable, default="mean"
+        How a layer's output becomes (n_samples, n_features): pooled over all axes but
+        the first and that of the features, which is the last of three axes (samples,
+        tokens, features), and the second of four or more (samples, channels, height,
+        width). Outputs with two axes are kept. A callable gets the float32 tensor and
+        returns a tensor of shape (n_samples, n_features).
+
+    preprocess : callable, default=None
+        Applied to each sample (a PIL image, an array, a file path); the tensors or
+        arrays that it returns are stacked to batches. If None, arrays and tensors are
+        batched as they are, and lists of them stacked.
+
+    source_head : str, default=None
+        The submodule whose output is the logits over the source classes, or
+        ``"output"`` if that is the module's own output.
+
+    batch_size : int, default=64
+        The number of samples in one forward pass.
+
+    device : str, default="auto"
+        Where to compute, as torch names it. "auto" is the first available of "cuda",
+        "mps" and "cpu".
+
+    dtype : {"float32", "bfloat16", "float16"} or None, default=None
+        The precision to compute with: None is the module's own, "float32" converts
+        the weights (a copy of them, where a module was given), the others run under
+        :class:`torch.autocast`. Features are float32 in any case.
+
+    See Also
+    --------
+    BaseExtractor : What all extractors have in common.
+
+    Notes
+    -----
+    All layers, and the source probabilities, come from one forward pass a batch, in
+    evaluation mode and without gradients. Layers are pooled on the device, in float32,
+    as soon as they are computed.
+
+    Floating-point inputs are converted to the precision of the module's weights.
+    Integers (token indices, images in uint8) are left alone.
+
+    In :meth:`fingerprint`, an import name and a factory that can be imported count by
+    name and arguments, so let those tell the weights. Modules, and what lambdas and
+    functions of a notebook make, count by class, ``repr`` and state dict: a setting
+    that shows in none of them goes unseen.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from sktransfer.feature_extraction import TorchFeatureExtractor
+    >>> def make_module():
+    ...     return nn.Sequential(
+    ...         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
+    ...     )
+    >>> images = np.zeros((5, 3, 6, 6), dtype=np.float32)
+    >>> extractor = TorchFeatureExtractor(make_module, layer=["1", "2"])
+    >>> extractor.transform(images).shape
+    (5, 136)
+    >>> {name: f.shape for name, f in extractor.transform_layers(images).items()}
+    {'1': (5, 8), '2': (5, 128)}
+    >>> extractor = TorchFeatureExtractor(make_module, source_head="3")
+    >>> features, proba = extractor.extract(images, source_proba=True)
+    >>> list(features), features["penultimate"].shape, proba.shape
+    (['penultimate'], (5, 128), (5, 10))
+    """
+
+    _parameter_constraints: dict = {
+        "module": [str, callable],
+        "layer": [str, list, tuple, None],
+        "pooling": [StrOptions({"mean", "max", "flatten"}), callable],
+        "preprocess": [callable, None],
+        "source_head": [str, None],
+        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "device": [str, torch.device],
+        "dtype": [StrOptions({"float32", "bfloat16", "float16"}), None],
+    }
+
+    def __init__(
+        self,
+        module: str | Callable[[], torch.nn.Module] | torch.nn.Module,
+        *,
+        layer: str | Sequence[str] | None = None,
+        pooling: str | Callable[[torch.Tensor], torch.Tensor] = "mean",
+        preprocess: Callable[[Any], Any] | None = None,
+        source_head: str | None = None,
+        batch_size: int = 64,
+        device: str | torch.device = "auto",
+        dtype: str | None = None,
+    ):
+        self.module = module
+        self.layer = layer
+        self.pooling = pooling
+        self.preprocess = preprocess
+        self.source_head = source_head
+        self.batch_size = batch_size
+        self.device = device
+        self.dtype = dtype
+
+    def extract(self, X: Any, *, source_proba: bool = False) -> Extraction:
+        """Features of all layers, and source probabilities if wanted, in one pass.
+
+        Parameters
+        ----------
+        X : array, tensor, data frame, list or Dataset, of n_samples samples
+            An array or tensor is cut into batches; lists hold arrays, tensors, or
+            whatever `preprocess` takes; a :class:`torch.utils.data.Dataset` must have
+            a length, and of its (x, y) pairs x is the sample.
+
+        source_proba : bool, default=False
+            Whether to give the source probabilities too.
+
+        Returns
+        -------
+        extraction : Extraction
+            The named tuple ``(features, source_proba)``: a dict of float32 arrays
+            (n_samples, n_features) by layer, and None or a float32 array (n_samples,
+            n_source_classes).
+
+        Raises
+        ------
+        ValueError
+            If a parameter is not valid or names a layer that is not there; if X is
+            empty; if a sample cannot be read or preprocessed, or the module fails on
+            a batch. The error of the cause is chained.
+
+        TypeError
+            If X is not a collection of samples, or holds file paths or images and
+            `preprocess` is not set.
+        """
+        self._validate_params()
+        if source_proba:
+            self._check_source_proba()
+        X, n_samples = check_samples(X, self)
+        device = self._find_device()
+        module = self._load_module()
+        layers = Layers(module, self.layer, self.source_head)
+        taps = {**layers.taps, _SOURCE: layers.head} if source_proba else layers.taps
+
+        outputs: dict[str, np.ndarray] = {}
+        unwritten = None
+        indices = np.arange(n_samples)
+        with _in_use(module, device, put_back=module is self.module):
+            for rows, inputs in self._batches(X, n_samples, module, device):
+                seen = self._run(module, inputs, taps, indices[rows], device)
+                results = layers.collect(seen)
+                if source_proba:
+                    results[_SOURCE] = seen[_SOURCE]
+                # The device works on this batch while the last one is written.
+                if unwritten is not None:
+                    _write(outputs, n_samples, *unwritten)
+                unwritten = rows, *_start_copy_to_host(results, device)
+            _write(outputs, n_samples, *unwritten)
+        proba = outputs.pop(_SOURCE, None)
+        return Extraction(outputs, proba)
+
+    def set_params(self, **params: Any) -> TorchFeatureExtractor:
+        """Set the parameters; see :meth:`sklearn.base.BaseEstimator.set_params`.
+
+        Parameters
+        ----------
+        **params : dict
+            Parameters of the extractor. A new `module` or `dtype` lets go of the
+            module made so far.
+
+        Returns
+        -------
+        self : object
+            The extractor itself.
+        """
+        if not params.keys().isdisjoint({"module", "dtype"}):
+            self._cache().pop("module", None)
+        return super().set_params(**params)
+
+    def select_layer(self, name: str) -> TorchFeatureExtractor:
+        """An extractor like this one that gives one of its layers only.
+
+        Parameters
+        ----------
+        name : str
+            A key of what :meth:`transform_layers` returns.
+
+        Returns
+        -------
+        extractor : TorchFeatureExtractor
+            A copy with `layer` set; a module given as a parameter is shared with it.
+        """
+        if name == "mean" and not isinstance(self.layer, str):
+            others = [entry for entry in self.layer if entry != "mean"]
+            name = f"mean({', '.join(e for e in others if not e.startswith('mean('))})"
+        return super().select_layer(name)
+
+    # What subclasses may put in the place of: the module, the batches and the call.
+
+    def _make_module(self) -> torch.nn.Module:
+        """Make the module that `module` names or makes."""
+        factory = self.module
+        if isinstance(factory, str):
+            factory = _import_factory(factory)
+        module = factory()
+        if not isinstance(module, torch.nn.Module):
+            raise TypeError(
+                "The 'module' parameter of TorchFeatureExtractor must be a "
+                "torch.nn.Module, or make one when called without arguments. Got "
+                f"{self.module!r}, which makes an object of type "
+                f"{type(module).__name__}."
+            )
+        return module
+
+    def _batches(
+        self, X: Any, n_samples: int, module: torch.nn.Module, device: torch.device
+    ) -> Iterator[tuple[slice | np.ndarray, Any]]:
+        """Yield the rows of each batch (anything that indexes rows) and its inputs."""
+        tensors = chain(module.parameters(), module.buffers())
+        dtypes = (t.dtype for t in tensors if t.is_floating_point())
+        dtype = next(dtypes, torch.float32)
+        as_it_is = is_array(X) and self.preprocess is None
+        for start in range(0, n_samples, self.batch_size):
+            rows = slice(start, min(start + self.batch_size, n_samples))
+            batch = (
+                X[rows]
+                if as_it_is
+                else _stack(read_samples(X, rows.start, rows.stop, self.preprocess))
+            )
+            yield rows, _to_device(batch, device, dtype)
+
+    def _forward(self, module: torch.nn.Module, inputs: Any) -> Any:
+        return module(inputs)
+
+    def _describe_inputs(self, inputs: Any) -> str:
+        return f"an input of shape {tuple(inputs.shape)} and type {inputs.dtype}"
+
+    def _pool(self, tensor: torch.Tensor, inputs: Any) -> torch.Tensor:
+        return pool(tensor, self.pooling)
+
+    # The machinery that they share.
+
+    def _run(self, module, inputs, taps, samples, device) -> dict[str, torch.Tensor]:
+        """One forward pass: the pooled layers and source probabilities of a batch."""
+
+        def reduce(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            if name == _SOURCE:
+                return softmax(tensor)
+            pooled = self._pool(tensor, inputs)
+            if pooled.ndim != 2 or len(pooled) != len(samples):
+                raise ValueError(
+                    f"The layer {name!r} of shape {tuple(tensor.shape)} was pooled to "
+                    f"shape {tuple(pooled.shape)}, but features must have shape "
+                    f"({len(samples)}, n_features): set `pooling` to a callable that "
+                    "returns that."
+                )
+            return pooled
+
+        precision = nullcontext()
+        if self.dtype in ("bfloat16", "float16"):
+            precision = torch.autocast(device.type, dtype=getattr(torch, self.dtype))
+        try:
+            with torch.inference_mode(), precision:
+                return run_with_taps(
+                    lambda: self._forward(module, inputs), taps, reduce
+                )
+        except torch.OutOfMemoryError as error:
+            error.add_note(f"Try a lower batch_size than {self.batch_size}.")
+            raise
+        except Exception as error:
+            raise ValueError(
+                f"{type(module).__name__} failed on the batch of samples {samples[0]} "
+                f"to {samples[-1]}, {self._describe_inputs(inputs)}: {error}"
+            ) from error
+
+    def _load_module(self) -> torch.nn.Module:
+        """The module, made at the first call."""
+        if isinstance(self.module, torch.nn.Module):
+            module = self.module
+            if self.dtype == "float32" and any(
+                t.is_floating_point() and t.dtype != torch.float32
+                for t in chain(module.parameters(), module.buffers())
+            ):
+                module = copy.deepcopy(module).float()
+            return module
+        cache, source = self._cache(), (self.module, self.dtype)
+        if "module" not in cache or cache["module"][0] != source:
+            cache.pop("module", None)  # make room for the new one
+            module = self._make_module()
+            cache["module"] = (
+                source,
+                module.float() if self.dtype == "float32" else module,
+            )
+        return cache["module"][1]
+
+    def _find_device(self) -> torch.device:
+        if self.device == "auto":
+            if torch.cuda.is_available():
+                return torch.device("cuda")
+            return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        try:
+            device = torch.device(self.device)
+            torch.empty(1, device=device).cpu()  # "meta" would lose the weights
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            raise ValueError(
+                "The 'device' parameter of TorchFeatureExtractor must be 'auto' or "
+                "the name of a torch device that is available. Got "
+                f"{self.device!r} instead ({str(error).splitlines()[0]})."
+            ) from error
+        return device
+
+    def _check_source_proba(self) -> None:
+        if self.source_head is None:
+            raise ValueError(
+                "Source probabilities need the 'source_head' parameter of "
+                f"{type(self).__name__}: the name of the submodule that gives the "
+                "logits over the source classes, such as 'fc'. Got None."
+            )
+
+    def _fingerprint_params(self) -> dict[str, Any]:
+        params = super()._fingerprint_params()
+        factory = getattr(self.module, "func", self.module)  # that of a partial
+        if not isinstance(factory, str) and not is_importable(factory):
+            # No name that holds elsewhere: the weights themselves have to tell.
+            params["module"] = self._load_module()
+        return params
+
+    def __getstate__(self) -> dict[str, Any]:
+        derived = {k: v for k, v in self._cache().items() if k != "module"}
+        return {**super().__getstate__(), "_derived": derived}  # no weights
+
+
+def _import_factory(name: str) -> Callable[[], torch.nn.Module]:
+    module, _, path = name.partition(":")
+    try:
+        return operator.attrgetter(path)(import_module(module))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            "The 'module' parameter of TorchFeatureExtractor must be, where it is a "
+            f"str, an import name 'package.module:factory'. Got {name!r} instead "
+            f"({type(error).__name__}: {error})."
+        ) from error
+
+
+@contextmanager
+def _in_use(module: torch.nn.Module, device: torch.device, *, put_back: bool):
+    """Have the module in evaluation mode on the device, then leave it as it was."""
+    home = next((t.device for t in chain(module.parameters(), module.buffers())), None)
+    modes = [(submodule, submodule.training) for submodule in module.modules()]
+    try:
+        module.to(device).eval()
+        yield
+    finally:
+        for submodule, training in modes:
+            submodule.training = training
+        if put_back and home is not None:
+            module.to(home)
+
+
+def _stack(samples: list) -> np.ndarray | torch.Tensor:
+    """Make a batch of samples: numeric arrays or tensors of one shape."""
+    try:
+        if isinstance(samples[0], torch.Tensor):
+            return torch.stack(samples)
+        # NumPy would take images for arrays, in an order of axes that few modules do.
+        is_image = type(samples[0]).__module__.partition(".")[0] == "PIL"
+        batch = None if is_image else np.stack([np.asarray(x) for x in samples])
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            "The samples of a batch must be numeric arrays or tensors of one shape, "
+            f"which the 'preprocess' parameter can see to: {error}"
+        ) from error
+    if batch is None or batch.dtype.kind not in "biuf":
+        raise TypeError(
+            "Samples that are file paths, images or other objects need the "
+            "'preprocess' parameter: a callable that makes a tensor or an array of "
+            f"each. Got samples of type {type(samples[0]).__name__}."
+        )
+    return batch
+
+
+def _to_device(batch: Any, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of its own on the device; floating-point values as `dtype`.
+
+    A copy in any case, as the module may work in place on its input. NumPy makes it,
+    because torch takes neither read-only arrays (memory maps) nor negative strides.
+    """
+    to_cuda = device.type == "cuda"
+    if isinstance(batch, np.ndarray):
+        like = torch.from_numpy(np.empty(0, dtype=batch.dtype.newbyteorder("=")))
+        tensor = torch.empty(batch.shape, dtype=like.dtype, pin_memory=to_cuda)
+        np.copyto(tensor.numpy(), batch)
+    else:
+        tensor = torch.as_tensor(batch).detach().clone()
+        if to_cuda and tensor.device.type == "cpu":
+            tensor = tensor.pin_memory()
+    dtype = dtype if tensor.is_floating_point() else tensor.dtype
+    if to_cuda:  # from pinned memory, while the device is still at the last batch
+        return tensor.to(device, non_blocking=True).to(dtype)
+    return tensor.to(dtype).to(device)
+
+
+def _start_copy_to_host(
+    results: dict[str, torch.Tensor], device: torch.device
+) -> tuple[dict[str, torch.Tensor], Any]:
+    """Tensors on the host, and the event that tells when they are filled."""
+    if device.type != "cuda":
+        return {name: tensor.cpu() for name, tensor in results.items()}, None
+    host = {}
+    for name, tensor in results.items():
+        host[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        host[name].copy_(tensor, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return host, event
+
+
+def _write(outputs, n_samples, rows, results, event) -> None:
+    """Write the results of a batch to the output arrays, made at the first batch."""
+    if event is not None:
+        event.synchronize()
+    for name, tensor in results.items():
+        width = tensor.shape[1]
+        if name not in outputs:
+            outputs[name] = np.empty((n_samples, width), dtype=np.float32)
+        if outputs[name].shape[1] != width:
+            raise ValueError(
+                f"All samples must have the same number of features. The layer "
+                f"{name!r} gave {outputs[name].shape[1]} at first, then {width}."
+            )
+        outputs[name][rows] = tensor.numpy()

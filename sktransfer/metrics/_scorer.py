@@ -1,0 +1,214 @@
+"""Metrics as scikit-learn scorers: scorer(estimator, X, y)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from sktransfer.feature_extraction import Extraction
+from sktransfer.feature_extraction._extract import extract, without_predictor
+from sktransfer.metrics._registry import METRICS, TASKS, Metric, get_metric
+
+
+class TransferabilityScorer:
+    """Measure what an estimator extracts; made by :func:`make_transferability_scorer`.
+
+    Parameters
+    ----------
+    metrics : dict of str to Metric
+    single : bool
+        Whether a call returns the one score rather than a dict of scores.
+
+    Examples
+    --------
+    >>> from sktransfer.metrics import get_scorer
+    >>> get_scorer(["logme", "h_score"])
+    TransferabilityScorer(logme, h_score)
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric], *, single: bool):
+        self.metrics = dict(metrics)
+        self.single = single
+
+    def __call__(self, estimator: Any, X: Any, y: Any) -> float | dict[str, float]:
+        """Extract once from `X` and score against `y`.
+
+        Parameters
+        ----------
+        estimator : transformer, pipeline or predictor
+            A final predictor is left out; a predictor alone is measured on `X` itself.
+        X : raw input of the estimator
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+
+        Returns
+        -------
+        float or dict of str to float
+        """
+        extraction = extract(
+            without_predictor(estimator), X, source_proba=self.reads("source_proba")
+        )
+        scores = {
+            name: measure(metric, extraction, y)
+            for name, metric in self.metrics.items()
+        }
+        return next(iter(scores.values())) if self.single else scores
+
+    def reads(self, what: str) -> bool:
+        """Whether some metric reads "features" or "source_proba"."""
+        return any(metric.reads == what for metric in self.metrics.values())
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.metrics)})"
+
+
+def measure(metric: Metric, extraction: Extraction, y: Any) -> float:
+    """Score an extraction whose layers, if several, count as one feature matrix.
+
+    Parameters
+    ----------
+    metric : Metric
+    extraction : Extraction
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+
+    Returns
+    -------
+    float
+    """
+    if metric.reads == "features":
+        return float(metric.function(extraction.joined, y))
+    return float(metric.function(extraction.source_proba, y))
+
+
+def make_transferability_scorer(
+    score_func: Callable | str | Iterable[str] | Mapping[str, Callable | str],
+    *,
+    reads: str = "features",
+    **kwargs: Any,
+) -> TransferabilityScorer:
+    """Make a scikit-learn scorer out of one or several score functions.
+
+    Parameters
+    ----------
+    score_func : callable, str, list of str, or dict of str to callable or str
+        ``function(X, y) -> float``, larger is better, or the name of a metric. Several
+        make one scorer that extracts once and returns a dict of scores, which
+        `cross_validate` and `GridSearchCV` take as ``scoring``.
+    reads : {"features", "source_proba"}, default="features"
+        What functions that are not in the registry read.
+    **kwargs : dict
+        Passed on to the score function (one only).
+
+    Returns
+    -------
+    TransferabilityScorer
+        ``scorer(estimator, X, y)``: sends `X` through all steps of a pipeline but a
+        final predictor, or through a transformer, and measures what comes out.
+
+    Raises
+    ------
+    ValueError
+        If a name is no metric, or `kwargs` are given for several functions.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.decomposition import PCA
+    >>> from sktransfer.metrics import make_transferability_scorer, transrate_score
+    >>> X, y = load_iris(return_X_y=True)
+    >>> scorer = make_transferability_scorer(transrate_score, variant="icml")
+    >>> round(scorer(PCA(2).fit(X), X, y), 2)
+    0.25
+    """
+    if reads not in ("features", "source_proba"):
+        raise ValueError(
+            "The 'reads' parameter must be one of ['features', 'source_proba']. "
+            f"Got {reads!r} instead."
+        )
+    if isinstance(score_func, str) or callable(score_func):
+        metric = _as_metric(score_func, reads, kwargs)
+        return TransferabilityScorer({metric.name: metric}, single=True)
+    if kwargs:
+        raise ValueError(
+            f"Keyword arguments {sorted(kwargs)} go with one score function only; use "
+            "functools.partial for several."
+        )
+    if not isinstance(score_func, Mapping):
+        names = list(score_func)
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(
+                "score_func must be a callable, a metric's name, a list of names or a "
+                f"dict. Got {score_func!r} instead."
+            )
+        score_func = dict(zip(names, names, strict=True))
+    metrics = {k: _as_metric(v, reads, {}) for k, v in score_func.items()}
+    if not metrics:
+        raise ValueError("score_func must name at least one metric; it is empty.")
+    return TransferabilityScorer(metrics, single=False)
+
+
+def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
+    if isinstance(function, str):
+        known = get_metric(function)
+    elif isinstance(function, TransferabilityScorer) and function.single:
+        return next(iter(function.metrics.values()))
+    elif callable(function):
+        # A function of the registry keeps what is known about it.
+        known = next((m for m in METRICS.values() if m.function is function), None)
+    else:
+        raise ValueError(
+            f"A score function must be callable or a metric's name. Got {function!r}."
+        )
+    if known is None:
+        name = getattr(function, "__name__", type(function).__name__)
+        return Metric(
+            name,
+            partial(function, **kwargs) if kwargs else function,
+            reads,
+            TASKS,
+            False,
+            "",
+        )
+    return (
+        replace(known, function=partial(known.function, **kwargs)) if kwargs else known
+    )
+
+
+def get_scorer(
+    scoring: str | Iterable[str] | TransferabilityScorer,
+) -> TransferabilityScorer:
+    """Return the scorer of a metric, or one scorer of several metrics.
+
+    Parameters
+    ----------
+    scoring : str, list of str or scorer
+        Names out of :func:`get_scorer_names`.
+
+    Returns
+    -------
+    TransferabilityScorer
+        ``scorer(estimator, X, y)``. It measures the data handed to it: in
+        `cross_val_score` that is each test fold.
+
+    Raises
+    ------
+    ValueError
+        If a name is no metric.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import cross_val_score
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sktransfer.linear_model import LogMEClassifier
+    >>> from sktransfer.metrics import get_scorer
+    >>> X, y = load_iris(return_X_y=True)
+    >>> pipeline = make_pipeline(StandardScaler(), LogMEClassifier())
+    >>> cross_val_score(pipeline, X, y, scoring=get_scorer("h_score"), cv=3).shape
+    (3,)
+    """
+    if isinstance(scoring, TransferabilityScorer):
+        return scoring
+    return make_transferability_scorer(scoring)
