@@ -1,0 +1,20 @@
+"""Data and small pre-trained networks that come with the package.
+
+Nothing here is downloaded, and torch is imported only when a network is used.
+"""
+
+from sktransfer.datasets._targets import load_target
+from sktransfer.datasets._zoo import (
+    load_zoo,
+    load_zoo_cards,
+    load_zoo_ground_truth,
+    load_zoo_network,
+)
+
+__all__ = [
+    "load_target",
+    "load_zoo",
+    "load_zoo_cards",
+    "load_zoo_ground_truth",
+    "load_zoo_network",
+]

@@ -1,0 +1,99 @@
+"""Labelled image targets that come with an installation, ready for the zoo."""
+
+from __future__ import annotations
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.utils import Bunch
+
+_DIGITS_DESCR = """\
+Digits, 32 x 32
+---------------
+
+The 1,797 handwritten digits of :func:`sklearn.datasets.load_digits` (8 x 8 pixels, 17
+grey values), enlarged to 32 x 32 pixels by bilinear interpolation, brought to 0..255
+and repeated in three equal channels. White strokes on black; ten classes of 174 to 183
+images. Test set of "Optical Recognition of Handwritten Digits", E. Alpaydin and C.
+Kaynak, UCI Machine Learning Repository, CC BY 4.0.
+"""
+
+
+def _enlarged(images: np.ndarray, size: int) -> np.ndarray:
+    """Square images (n, s, s) interpolated bilinearly to (n, size, size).
+
+    One small matrix from each side: its entries are exact in binary when `size / s` is
+    a power of two, so that every machine gets the same bytes.
+    """
+    n_old = images.shape[-1]
+    # Centres of the new pixels in units of the old ones; constant beyond the border.
+    centres = (np.arange(size) + 0.5) * n_old / size - 0.5
+    weights = np.stack(
+        [np.interp(centres, np.arange(n_old), unit) for unit in np.eye(n_old)], axis=1
+    )
+    return weights @ images @ weights.T
+
+
+def _load_digits() -> Bunch:
+    digits = load_digits()
+    grey = np.rint(_enlarged(digits.images, 32) * (255 / 16)).astype(np.uint8)
+    return Bunch(
+        data=np.repeat(grey[..., np.newaxis], 3, axis=-1),
+        target=digits.target,
+        target_names=digits.target_names,
+        DESCR=_DIGITS_DESCR,
+    )
+
+
+_TARGETS = {"digits": _load_digits}
+
+
+def load_target(name: str = "digits", *, return_X_y: bool = False):
+    """Load a labelled image target for the networks of the zoo.
+
+    Parameters
+    ----------
+    name : {"digits"}, default="digits"
+        The target. `"digits"` are scikit-learn's handwritten digits, enlarged.
+    return_X_y : bool, default=False
+        If True, returns `(data, target)` instead of a Bunch.
+
+    Returns
+    -------
+    data : :class:`~sklearn.utils.Bunch`
+        Dictionary-like object with the attributes
+
+        data : ndarray of shape (n_samples, 32, 32, 3), dtype uint8
+            The images, channels last.
+        target : ndarray of shape (n_samples,)
+            The labels.
+        target_names : ndarray of shape (n_classes,)
+            What the labels stand for.
+        DESCR : str
+            Where the target comes from.
+
+    (data, target) : tuple if `return_X_y` is True
+
+    Raises
+    ------
+    ValueError
+        If there is no target called `name`.
+
+    See Also
+    --------
+    load_zoo : The networks to rank on the target.
+    load_zoo_ground_truth : How well they do on it after fine-tuning.
+
+    Examples
+    --------
+    >>> from sktransfer.datasets import load_target
+    >>> target = load_target("digits")
+    >>> target.data.shape, target.target.shape
+    ((1797, 32, 32, 3), (1797,))
+    """
+    if name not in _TARGETS:
+        raise ValueError(
+            f"The 'name' parameter of load_target must be a str among "
+            f"{sorted(_TARGETS)}. Got {name!r} instead."
+        )
+    bunch = _TARGETS[name]()
+    return (bunch.data, bunch.target) if return_X_y else bunch

@@ -1,0 +1,6 @@
+"""Ranking of pre-trained models on labelled data."""
+
+from sktransfer.model_selection._selector import ModelSelector
+from sktransfer.model_selection._split import WholeDataset
+
+__all__ = ["ModelSelector", "WholeDataset"]

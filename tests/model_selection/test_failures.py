@@ -1,0 +1,209 @@
+"""One failing candidate never loses the others' results."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer
+
+from sktransfer.exceptions import CandidateFailedWarning
+from sktransfer.model_selection import ModelSelector
+
+REASONS = {
+    "raises": "OSError: image 3 is damaged",
+    "raises in fit": "RuntimeError: the weights are gone",
+    "nan": "NaN or infinity in 1 of 178 rows",
+    "inf": "NaN or infinity in",
+    "rows": r"shape (176, 13); expected (178, n_features)",
+    "1-D": r"shape (178,); expected (178, n_features)",
+    "3-D": r"shape (178, 13, 1); expected (178, n_features)",
+    "nothing": r"shape (); expected (178, n_features)",
+}
+
+
+@pytest.mark.parametrize("how", REASONS)
+@pytest.mark.parametrize("memory", [False, True])
+def test_is_a_row_with_its_reason(how, memory, wine, broken, tmp_path):
+    candidates = [("one", PCA(1)), ("bad", broken(how)), ("two", PCA(2))]
+    memory = str(tmp_path) if memory else None
+    with pytest.warns(CandidateFailedWarning, match="1 of 3 candidates failed") as seen:
+        selector = ModelSelector(candidates, memory=memory).fit(*wine)
+    assert seen[0].filename == __file__
+    assert "bad: " in str(seen[0].message)
+
+    results = selector.results_
+    assert REASONS[how] in results["error"][1]
+    assert results["error"][[0, 2]].tolist() == ["", ""]
+    assert np.isnan(results["logme"]).tolist() == [False, True, False]
+    assert results["rank"].tolist() == [2, 3, 1]
+    assert results["n_features"].tolist() == [1, 0, 2]
+    assert selector.ranking_ == ["two", "one", "bad"]
+
+    good = ModelSelector([candidates[0], candidates[2]]).fit(*wine)
+    np.testing.assert_array_equal(results["logme"][[0, 2]], good.results_["logme"])
+    np.testing.assert_array_equal(
+        selector.probability_better_[np.ix_([0, 2], [0, 2])], good.probability_better_
+    )
+    assert np.isnan(selector.probability_better_[1]).all()
+    assert np.isnan(selector.probability_better_[:, 1]).all()
+
+
+def test_all_failing_lists_the_reasons(wine, broken):
+    candidates = [(how, broken(how)) for how in ("raises", "nan", "1-D")]
+    with pytest.raises(ValueError, match="All 3 candidates failed") as error:
+        ModelSelector(candidates).fit(*wine)
+    lines = str(error.value).splitlines()
+    assert [line.split(":")[0].strip() for line in lines[1:]] == [
+        "raises",
+        "nan",
+        "1-D",
+    ]
+
+
+def test_raise(wine, broken):
+    candidates = [("one", PCA(1)), ("bad", broken("raises"))]
+    with pytest.raises(OSError, match="image 3 is damaged"):
+        ModelSelector(candidates, error_score="raise").fit(*wine)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ModelSelector(candidates[:1], error_score="raise").fit(*wine)
+
+
+@pytest.mark.parametrize("error_score", [-100.0, 0, 100.0])
+def test_number_does_not_make_a_failed_candidate_any_better(error_score, wine, broken):
+    candidates = [("bad", broken("nan")), ("one", PCA(1)), ("two", PCA(2))]
+    with pytest.warns(CandidateFailedWarning):
+        selector = ModelSelector(candidates, error_score=error_score).fit(*wine)
+    assert selector.results_["logme"][0] == error_score
+    assert selector.ranking_ == ["two", "one", "bad"]
+    assert selector.results_["rank"].tolist() == [3, 2, 1]
+    assert selector.best_name_ == "two"
+
+
+class TestOneMetricOfSeveral:
+    def fit(self, wine, extractor, **params):
+        candidates = [("bare", extractor()), ("headed", extractor(head=True))]
+        scoring = ["logme", "leep", "h_score"]
+        return ModelSelector(candidates, scoring=scoring, **params).fit(*wine)
+
+    def test_the_others_are_kept(self, wine, logged_extractor, log):
+        with pytest.warns(CandidateFailedWarning, match="at least in part"):
+            selector = self.fit(wine, logged_extractor)
+        results = selector.results_
+        assert np.isfinite(results["logme"]).all()
+        assert np.isfinite(results["h_score"]).all()
+        assert np.isnan(results["leep"]).tolist() == [True, False]
+        assert results["rank_leep"].tolist() == [2, 1]
+        assert "leep: " in results["error"][0]
+        assert "no source probabilities: this extractor was made" in results["error"][0]
+        assert not results["error"][1]
+        assert len(log.read()) == 2
+
+    def test_it_decides(self, wine, logged_extractor):
+        for error_score in (np.nan, 5.0):
+            with pytest.warns(CandidateFailedWarning):
+                selector = self.fit(
+                    wine, logged_extractor, refit="leep", error_score=error_score
+                )
+            assert selector.best_name_ == "headed"
+            assert selector.ranking_ == ["headed", "bare"]
+
+    def test_raise(self, wine, logged_extractor):
+        with pytest.raises(ValueError, match="no source probabilities"):
+            self.fit(wine, logged_extractor, error_score="raise")
+
+
+def test_metric_that_gives_nan(wine):
+    def of_few(features, y):
+        return 1.0 if features.shape[1] < 3 else float("nan")
+
+    candidates = [("two", PCA(2)), ("five", PCA(5))]
+    with pytest.warns(CandidateFailedWarning, match="five: of_few: .*the score is NaN"):
+        selector = ModelSelector(candidates, scoring=of_few).fit(*wine)
+    assert selector.ranking_ == ["two", "five"]
+
+
+def test_candidates_that_are_no_transformers(wine):
+    candidates = [
+        ("two", PCA(2)),
+        ("predictor", LogisticRegression()),
+        ("pipeline", make_pipeline(PCA(2), LogisticRegression())),
+        ("function", np.sqrt),
+        (
+            "sparse",
+            KBinsDiscretizer(encode="onehot", quantile_method="averaged_inverted_cdf"),
+        ),
+    ]
+    for scoring in (["logme"], ["logme", "leep"]):
+        with pytest.warns(CandidateFailedWarning):
+            selector = ModelSelector(candidates, scoring=scoring).fit(*wine)
+        errors = selector.results_["error"]
+        assert "does not have the method 'transform'" in errors[1]
+        assert "does not have the method 'transform'" in errors[2]
+        assert "TypeError" in errors[3]
+        assert "sparse features, but metrics need dense ones" in errors[4]
+        assert selector.best_name_ == "two"
+
+
+def test_one_that_cannot_be_named_in_the_cache(wine, tmp_path):
+    # Nothing that could be pickled tells what the function does.
+    lock = (i for i in range(3))
+    candidates = [
+        ("two", PCA(2)),
+        ("generator", FunctionTransformer(lambda X: X * next(lock))),
+    ]
+    with pytest.warns(CandidateFailedWarning, match="generator: TypeError"):
+        selector = ModelSelector(candidates, memory=str(tmp_path)).fit(*wine)
+    assert selector.ranking_ == ["two", "generator"]
+
+
+def test_warnings_name_the_candidate(wine):
+    def warn(X):
+        warnings.warn("the images are small", UserWarning, stacklevel=1)
+        return X
+
+    class Warned(PCA):
+        pass
+
+    def score(features, y):
+        warnings.warn("the score is rough", UserWarning, stacklevel=1)
+        return 1.0
+
+    with pytest.warns(UserWarning, match="first: the score is rough"):
+        ModelSelector([("first", Warned(2))], scoring=score).fit(*wine)
+
+
+@pytest.mark.parametrize(
+    ("extractors", "message"),
+    [
+        ([], "at least one"),
+        ([("a", PCA(1)), ("a", PCA(2))], "Names provided are not unique"),
+        ([("a__b", PCA(1))], "must not contain __"),
+        ([("scoring", PCA(1))], "conflict with constructor arguments"),
+    ],
+)
+def test_names(extractors, message, wine):
+    with pytest.raises(ValueError, match=message):
+        ModelSelector(extractors).fit(*wine)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"task": "ranking"}, "'task' parameter"),
+        ({"error_score": "ignore"}, "'error_score' parameter"),
+        ({"memory": 3}, "'memory' parameter"),
+        ({"n_jobs": 1.5}, "'n_jobs' parameter"),
+        ({"scoring": 3}, "'scoring' parameter"),
+        ({"scoring": "transrte"}, "Did you mean 'transrate'"),
+        ({"refit": 3.0}, "'refit' parameter"),
+    ],
+)
+def test_parameters(params, message, wine):
+    with pytest.raises(ValueError, match=message):
+        ModelSelector([("a", PCA(1))], **params).fit(*wine)

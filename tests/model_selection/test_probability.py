@@ -1,0 +1,106 @@
+"""probability_better_: how sure the order of two candidates is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import norm
+from sklearn.datasets import load_digits
+from sklearn.decomposition import PCA
+from sklearn.preprocessing import FunctionTransformer
+
+from sktransfer.linear_model import LogMEClassifier
+from sktransfer.metrics import logme_score
+from sktransfer.model_selection import ModelSelector
+
+CANDIDATES = [("two", PCA(2)), ("three", PCA(3)), ("again", PCA(2)), ("five", PCA(5))]
+
+
+def test_formula(wine):
+    X, y = wine
+    selector = ModelSelector(CANDIDATES, scoring=["h_score", "logme"]).fit(X, y)
+    P = selector.probability_better_
+    assert P.shape == (4, 4)
+    models = [
+        LogMEClassifier(std_error=True).fit(extractor.fit_transform(X), y)
+        for _, extractor in CANDIDATES
+    ]
+    for i, a in enumerate(models):
+        for j, b in enumerate(models):
+            if i == j or {i, j} == {0, 2}:  # the same candidate
+                assert P[i, j] == 0.5
+                continue
+            paired = a.influence_ - b.influence_
+            std_error = paired.std() / np.sqrt(len(X))
+            expected = norm.cdf((a.logme_ - b.logme_) / std_error)
+            assert P[i, j] == pytest.approx(expected, abs=1e-9)
+    np.testing.assert_allclose(P + P.T, 1, atol=1e-12)
+
+
+def test_copies_that_differ_by_rounding(wine):
+    X, y = wine
+    candidates = [
+        ("as it is", FunctionTransformer()),
+        ("backwards", FunctionTransformer(lambda X: X[:, ::-1])),
+        ("twice", FunctionTransformer(lambda X: np.hstack([X, X]))),
+        ("padded", FunctionTransformer(lambda X: np.hstack([X, 0 * X]))),
+        ("single", FunctionTransformer(lambda X: X.astype(np.float32))),
+    ]
+    P = ModelSelector(candidates).fit(X, y).probability_better_
+    np.testing.assert_array_equal(P[:4, :4], 0.5)
+    assert (P > 0).all()
+    assert (P < 1).all()
+
+
+@pytest.mark.parametrize("task", ["regression", "multilabel"])
+def test_of_other_tasks(task, wine):
+    X, y = wine
+    target = (
+        X[:, 0] + 0.1 if task == "regression" else np.c_[y == 0, y == 1].astype(int)
+    )
+    P = ModelSelector(CANDIDATES).fit(X, target).probability_better_
+    assert np.isfinite(P).all()
+    np.testing.assert_allclose(P + P.T, 1, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:.*without any error")
+def test_of_a_leak(wine):
+    # Features that hold the target itself have infinite evidence.
+    X, _ = wine
+    target = X[:, 0] * 2
+    candidates = [("leak", FunctionTransformer()), ("two", PCA(2))]
+    selector = ModelSelector([*candidates, ("leak again", candidates[0][1])])
+    selector.fit(X, target)
+    assert selector.best_score_ > 5
+    P = selector.probability_better_
+    assert P[0, 1] == P[2, 1] == 1 - P[1, 0] == 1
+    assert P[0, 2] == 0.5
+
+
+def test_says_how_often_the_order_holds_up(global_random_seed):
+    # The share of bootstrap samples in which one of two maps of the digits is ahead.
+    images, labels = load_digits(return_X_y=True)
+    rng = np.random.default_rng(global_random_seed)
+    for n_components in (9, 10, 12):
+        rows = rng.choice(len(labels), size=300, replace=False)
+        X, y = images[rows], labels[rows]
+        maps = [
+            PCA(10).fit_transform(X),
+            PCA(n_components, whiten=True).fit_transform(X),
+        ]
+        candidates = [
+            (str(i), FunctionTransformer(lambda index, Z=Z: Z[index[:, 0]]))
+            for i, Z in enumerate(maps)
+        ]
+        selector = ModelSelector(candidates).fit(np.arange(len(y))[:, None], y)
+        differences = []
+        for _ in range(200):
+            draw = rng.integers(len(y), size=len(y))
+            a, b = (logme_score(Z[draw], y[draw]) for Z in maps)
+            differences.append(a - b)
+        # LogME of a bootstrap sample is higher than that of as many different samples;
+        # of the difference the spread alone is comparable.
+        observed = selector.results_["logme"][0] - selector.results_["logme"][1]
+        moved = np.array(differences) - np.mean(differences) + observed
+        ahead = np.mean(moved > 0)
+        assert selector.probability_better_[0, 1] == pytest.approx(ahead, abs=0.1)

@@ -1,0 +1,210 @@
+"""What a selector reports: columns, ranks, the best."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures
+
+from sktransfer.linear_model import LogMEClassifier
+from sktransfer.metrics import (
+    get_scorer,
+    h_score,
+    logme_score,
+    make_transferability_scorer,
+    transrate_score,
+)
+from sktransfer.model_selection import ModelSelector
+from sktransfer.model_selection._results import ranks
+
+CANDIDATES = [
+    ("two", PCA(2)),
+    ("five", PCA(5)),
+    ("poly", make_pipeline(PCA(3), PolynomialFeatures())),
+]
+
+
+def test_columns_by_hand(wine):
+    X, y = wine
+    results = ModelSelector(CANDIDATES).fit(X, y).results_
+    assert list(results) == [
+        "name",
+        "layer",
+        "logme",
+        "logme_std_error",
+        "rank",
+        "n_features",
+        "extract_time",
+        "score_time",
+        "error",
+    ]
+    assert results["name"].tolist() == ["two", "five", "poly"]
+    assert results["layer"].tolist() == results["error"].tolist() == ["", "", ""]
+    assert results["n_features"].tolist() == [2, 5, 10]
+    for i, (_, extractor) in enumerate(CANDIDATES):
+        Z = extractor.fit_transform(X)
+        assert results["logme"][i] == pytest.approx(logme_score(Z, y), abs=1e-12)
+        std_error = LogMEClassifier(std_error=True).fit(Z, y).std_error_
+        assert results["logme_std_error"][i] == pytest.approx(std_error, rel=1e-9)
+    assert (results["extract_time"] > 0).all()
+    assert (results["score_time"] > 0).all()
+
+
+def test_best_and_ranking(wine):
+    X, y = wine
+    selector = ModelSelector(CANDIDATES).fit(X, y)
+    scores = selector.results_["logme"]
+    order = np.argsort(-scores)
+    assert selector.ranking_ == [CANDIDATES[i][0] for i in order]
+    assert selector.results_["rank"].tolist() == (np.argsort(order) + 1).tolist()
+    assert selector.best_index_ == order[0]
+    assert selector.best_name_ == selector.ranking_[0]
+    assert selector.best_score_ == scores.max()
+    assert selector.task_ == "classification"
+    np.testing.assert_array_equal(selector.classes_, [0, 1, 2])
+
+
+def test_several_metrics(wine):
+    X, y = wine
+    names = ["h_score", "logme", "transrate"]
+    functions = {"h_score": h_score, "logme": logme_score, "transrate": transrate_score}
+    selector = ModelSelector(CANDIDATES, scoring=names).fit(X, y)
+    results = selector.results_
+    for name in names:
+        for i, (_, extractor) in enumerate(CANDIDATES):
+            Z = extractor.fit_transform(X)
+            assert results[name][i] == pytest.approx(functions[name](Z, y), rel=1e-9)
+        np.testing.assert_array_equal(results[f"rank_{name}"], ranks(results[name]))
+    # The first decides.
+    np.testing.assert_array_equal(results["rank"], results["rank_h_score"])
+    assert selector.best_score_ == results["h_score"].max()
+
+
+@pytest.mark.parametrize("refit", [False, True, "transrate", "logme"])
+def test_the_metric_that_decides(wine, refit):
+    selector = ModelSelector(CANDIDATES, scoring=["logme", "transrate"], refit=refit)
+    selector.fit(*wine)
+    decides = refit if isinstance(refit, str) else "logme"
+    results = selector.results_
+    np.testing.assert_array_equal(results["rank"], results[f"rank_{decides}"])
+    assert selector.best_score_ == results[decides].max()
+    assert hasattr(selector, "best_estimator_") == bool(refit)
+    assert hasattr(selector, "best_extractor_") == bool(refit)
+
+
+def test_refit_by_a_metric_that_is_not_measured(wine):
+    selector = ModelSelector(CANDIDATES, refit="transrate")
+    with pytest.raises(ValueError, match=r"'refit'.*\['logme'\].*'transrate'"):
+        selector.fit(*wine)
+
+
+@pytest.mark.parametrize(
+    "scoring",
+    [
+        get_scorer("h_score"),
+        ["h_score"],
+        {"h_score": "h_score"},
+        h_score,
+        make_transferability_scorer(h_score),
+    ],
+)
+def test_forms_of_scoring(wine, scoring):
+    selector = ModelSelector(CANDIDATES, scoring=scoring).fit(*wine)
+    expected = ModelSelector(CANDIDATES, scoring="h_score").fit(*wine)
+    np.testing.assert_array_equal(
+        selector.results_["h_score"], expected.results_["h_score"]
+    )
+    assert selector.ranking_ == expected.ranking_
+    assert not hasattr(selector, "probability_better_")
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_logme_by_another_name(wine, refit):
+    scoring = {"evidence": "logme", "h": "h_score"}
+    selector = ModelSelector(CANDIDATES, scoring=scoring, refit=refit).fit(*wine)
+    expected = ModelSelector(CANDIDATES).fit(*wine)
+    results = selector.results_
+    np.testing.assert_array_equal(results["evidence"], expected.results_["logme"])
+    np.testing.assert_array_equal(
+        results["evidence_std_error"], expected.results_["logme_std_error"]
+    )
+    np.testing.assert_array_equal(
+        selector.probability_better_, expected.probability_better_
+    )
+
+
+def test_logme_of_a_scorer_that_has_been_copied(wine, monkeypatch):
+    # As in workers and clones: what the fitted model knows is not measured again.
+    scorer = pickle.loads(pickle.dumps(get_scorer("logme")))
+    monkeypatch.setattr("sktransfer.model_selection._candidate.measure", None)
+    selector = ModelSelector(CANDIDATES, scoring=scorer, error_score="raise").fit(*wine)
+    expected = ModelSelector(CANDIDATES).fit(*wine)
+    np.testing.assert_array_equal(
+        selector.probability_better_, expected.probability_better_
+    )
+
+
+def test_another_metric_by_the_name_of_logme(wine):
+    # With an intercept it is another model, whose standard error is not known.
+    scoring = make_transferability_scorer(logme_score, fit_intercept=True)
+    selector = ModelSelector(CANDIDATES, scoring=scoring).fit(*wine)
+    X, y = wine
+    expected = logme_score(PCA(2).fit_transform(X), y, fit_intercept=True)
+    assert selector.results_["logme"][0] == pytest.approx(expected, abs=1e-12)
+    assert "logme_std_error" not in selector.results_
+    assert not hasattr(selector, "probability_better_")
+
+
+def test_copies_share_a_rank(wine):
+    candidates = [("a", PCA(2)), ("b", PCA(5)), ("c", PCA(5)), ("d", PCA(1))]
+    selector = ModelSelector(candidates, scoring="h_score").fit(*wine)
+    assert selector.results_["rank"].tolist() == [3, 1, 1, 4]
+    assert selector.ranking_ == ["b", "c", "a", "d"]
+    assert selector.best_name_ == "b"
+
+
+def test_ranks_with_ties_and_missing_scores():
+    scores = np.array([0.5, np.nan, -np.inf, 0.5, np.inf, np.nan])
+    assert ranks(scores).tolist() == [2, 5, 4, 2, 1, 5]
+
+
+def test_predictor_that_transforms_is_a_transformer_here(wine):
+    X, y = wine
+    discriminant = LinearDiscriminantAnalysis(n_components=1)
+    for candidate in (discriminant, make_pipeline(PCA(5), discriminant)):
+        selector = ModelSelector([("lda", candidate)]).fit(X, y)
+        Z = candidate.fit(X, y).transform(X)
+        assert selector.best_score_ == pytest.approx(logme_score(Z, y), abs=1e-9)
+        np.testing.assert_allclose(selector.transform(X), Z)
+        assert selector.predict(X).shape == y.shape
+
+
+def test_samples_go_through_a_pipeline_once(wine):
+    passes = []
+    counting = FunctionTransformer(lambda X: passes.append(len(X)) or X)
+    ModelSelector([("a", make_pipeline(counting, PCA(2)))]).fit(*wine)
+    assert passes == [len(wine[0])]
+
+
+def test_data_frame(wine):
+    pytest.importorskip("pandas")
+    frame = ModelSelector(CANDIDATES).fit(*wine).to_frame()
+    selector = ModelSelector(CANDIDATES).fit(*wine)
+    assert frame.index.tolist() == selector.ranking_
+    assert list(frame.columns) == list(selector.results_)
+    assert frame["rank"].tolist() == [1, 2, 3]
+    assert frame.loc["two", "logme"] == selector.results_["logme"][0]
+
+
+def test_lines_for_each_candidate(wine, capsys):
+    ModelSelector(CANDIDATES, scoring=["logme", "h_score"], verbose=1).fit(*wine)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["two", "five", "poly"]
+    assert all(": logme " in line and ", h_score " in line for line in lines)
+    ModelSelector(CANDIDATES).fit(*wine)
+    assert not capsys.readouterr().out
