@@ -1,0 +1,327 @@
+"""The command line: tables, files, and one sentence for what went wrong."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_wine
+from sklearn.preprocessing import scale
+
+import sktransfer
+from sktransfer.cli import main
+from sktransfer.metrics import logme_score, transrate_score
+
+X, y = load_wine(return_X_y=True)
+X = scale(X)
+WORDS = np.array(["red", "white", "pink"])[y]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Two models' features and labels, in a folder where the commands run."""
+    monkeypatch.chdir(tmp_path)
+    # Tables as wide as their content.
+    monkeypatch.setenv("COLUMNS", "200")
+    np.save("small.npy", X[:, :2])
+    np.save("large.npy", X)
+    np.save("y.npy", y)
+    return tmp_path
+
+
+def rank(*arguments, features=("small.npy", "large.npy"), labels="y.npy"):
+    return main(["rank", "--features", *features, "--labels", labels, *arguments])
+
+
+def first_words(output, n_models):
+    """Rank and name in the rows of the table."""
+    rows = [line.split() for line in output.splitlines()]
+    return [row[:2] for row in rows if row and row[0].isdigit()][-n_models:]
+
+
+class TestRank:
+    def test_table(self, folder, capsys):
+        assert rank() == 0
+        output, errors = capsys.readouterr()
+        assert "2 models on 178 samples" in output
+        assert "LogME ± std. error" in output
+        assert "P(> next)" in output
+        assert first_words(output, 2) == [["1", "large"], ["2", "small"]]
+        assert f"{logme_score(X, y):.4f} ± " in output
+        assert not errors
+
+    @pytest.mark.parametrize("labels", ["y.csv", "words.csv", "words.npy", "y.npz"])
+    @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
+    def test_kinds_of_files(self, suffix, labels, folder, capsys):
+        for name, features in (("a", X[:, :2]), ("b", X)):
+            if suffix == ".csv":
+                header = ",".join(f"f{i}" for i in range(features.shape[1]))
+                header = header if name == "a" else ""
+                np.savetxt(
+                    name + ".csv", features, "%.17g", ",", header=header, comments=""
+                )
+            else:
+                (np.save if suffix == ".npy" else np.savez)(name + suffix, features)
+        Path("y.csv").write_text("label\n" + "\n".join(map(str, y)))
+        Path("words.csv").write_text("\n".join(WORDS) + "\n")
+        np.save("words.npy", WORDS)
+        np.savez("y.npz", y)
+        assert rank(features=["a" + suffix, "b" + suffix], labels=labels) == 0
+        output = capsys.readouterr().out
+        assert first_words(output, 2) == [["1", "b"], ["2", "a"]]
+        # A header taken for a sample, or labels for numbers, would change this.
+        assert f"{logme_score(X, y):.4f} ± " in output
+
+    def test_models_in_one_archive(self, folder, capsys):
+        np.savez("zoo.npz", resnet=X, vit=X[:, :3])
+        assert rank(features=["zoo.npz"]) == 0
+        rows = first_words(capsys.readouterr().out, 2)
+        assert rows == [["1", "zoo:resnet"], ["2", "zoo:vit"]]
+
+    def test_several_metrics(self, folder, capsys):
+        assert rank("--metric", "transrate", "logme", "h_score") == 0
+        output = capsys.readouterr().out
+        assert f"{transrate_score(X, y):.4f}" in output
+        assert f"{logme_score(X, y):.4f} ± " in output
+        assert "h_score" in output
+        assert "P(> next)" not in output
+
+    def test_task(self, folder, capsys):
+        assert rank("--task", "regression") == 0
+        expected = logme_score(X, y, task="regression")
+        assert f"{expected:.4f} ± " in capsys.readouterr().out
+
+    def test_numbers(self, folder, capsys):
+        np.save("numbers.npy", X[:, 0] + 0.1)
+        assert rank(labels="numbers.npy") == 0
+        assert "178 samples" in capsys.readouterr().out
+
+    def test_several_labels(self, folder, capsys):
+        Path("y.csv").write_text("\n".join(f"{i % 2},{i % 3 // 2}" for i in range(178)))
+        assert rank(labels="y.csv") == 0
+
+    def test_output(self, folder, capsys):
+        assert rank("--metric", "logme", "transrate", "--output", "out.csv") == 0
+        output, errors = capsys.readouterr()
+        assert "2 models" in output
+        assert errors == "written: out.csv\n"
+        with open("out.csv", newline="", encoding="utf-8") as file:
+            best, worst = csv.DictReader(file)
+        assert (best["name"], worst["name"]) == ("large", "small")
+        assert (best["rank"], worst["rank"]) == ("1", "2")
+        assert float(best["logme"]) == pytest.approx(logme_score(X, y), abs=1e-12)
+        assert float(worst["transrate"]) == pytest.approx(transrate_score(X[:, :2], y))
+        assert float(best["logme_std_error"]) > 0
+        assert best["n_features"] == "13"
+        assert best["error"] == ""
+
+    def test_workers(self, folder, capsys):
+        assert rank("--jobs", "2") == 0
+        assert "large" in capsys.readouterr().out
+
+    def test_brackets_in_names_are_no_markup(self, folder, capsys):
+        np.save("net[red].npy", X)
+        np.save("net[/x].npy" if os.name == "nt" else "net[bold].npy", X[:, :4])
+        names = sorted(str(path) for path in folder.glob("net*.npy"))
+        assert rank(features=names) == 0
+        output = capsys.readouterr().out
+        assert all(Path(name).stem in output for name in names)
+
+    def test_failing_model_among_good_ones(self, folder, capsys):
+        damaged = X.copy()
+        damaged[[3, 9], 1] = np.nan
+        np.save("damaged.npy", damaged)
+        features = ["damaged.npy", "small.npy", "large.npy"]
+        assert rank("--output", "out.csv", features=features) == 0
+        output, errors = capsys.readouterr()
+        rows = first_words(output, 3)
+        assert rows == [["1", "large"], ["2", "small"], ["3", "damaged"]]
+        assert "failed: damaged: ValueError" in output
+        assert "NaN or infinity in 2 of 178 rows" in " ".join(output.split())
+        assert errors == "written: out.csv\n"
+        assert "NaN or infinity" in Path("out.csv").read_text()
+
+    def test_reason_is_no_markup_either(self, folder, capsys, monkeypatch):
+        def fail(*_, **__):
+            raise ValueError("expected one of [red, blue] [/x]")
+
+        monkeypatch.setattr("sktransfer.model_selection._candidate.measure", fail)
+        assert rank("--metric", "logme", "h_score") == 0
+        assert "expected one of [red, blue] [/x]" in capsys.readouterr().out
+
+
+class TestMistakes:
+    """Exit code 2, and one line that says what to mend."""
+
+    @pytest.fixture
+    def refused(self, folder, capsys):
+        def check(*arguments, says, **files):
+            assert rank(*arguments, **files) == 2
+            output, errors = capsys.readouterr()
+            assert not output
+            (line,) = errors.splitlines()
+            assert line.startswith("sktransfer rank: error: ")
+            assert says in line
+
+        return check
+
+    def test_missing_file(self, refused):
+        refused(features=["small.npy", "none.npy"], says="none.npy does not exist")
+        refused(labels="none.csv", says="none.csv does not exist")
+
+    def test_suffix(self, refused):
+        Path("a.pkl").write_bytes(b"")
+        refused(features=["a.pkl"], says="a.pkl must end in one of .npy, .npz, .csv")
+
+    def test_rows(self, refused):
+        np.save("short.npy", X[:-3])
+        says = "short has 175 rows, but y.npy has 178"
+        refused(features=["small.npy", "short.npy"], says=says)
+
+    def test_three_dimensions(self, refused):
+        np.save("cube.npy", X[:, :, None])
+        refused(features=["cube.npy"], says="it has shape (178, 13, 1)")
+        refused(labels="cube.npy", says="it has shape (178, 13, 1)")
+
+    def test_single_number_for_labels(self, refused):
+        np.save("one.npy", np.array(3))
+        refused(labels="one.npy", says="it has shape ()")
+
+    def test_pickles(self, refused):
+        np.save("objects.npy", np.array([{}] * 178, dtype=object), allow_pickle=True)
+        refused(features=["objects.npy"], says="allow_pickle=False")
+        refused(labels="objects.npy", says="allow_pickle=False")
+
+    def test_text_for_features(self, refused):
+        np.save("words.npy", WORDS[:, None])
+        refused(features=["words.npy"], says="words.npy must hold numbers")
+
+    def test_damaged_archive(self, refused):
+        np.savez("a.npz", X)
+        Path("a.npz").write_bytes(Path("a.npz").read_bytes()[:3000])
+        refused(features=["a.npz"], says="a.npz cannot be read")
+
+    def test_unknown_metric(self, refused):
+        says = "'transrte' is not a metric that reads features; choose among"
+        refused("--metric", "logme", "transrte", says=says)
+        refused("--metric", "leep", says="'leep' is not a metric that reads features")
+
+    def test_metric_of_another_task(self, refused):
+        np.save("numbers.npy", X[:, 0] + 0.1)
+        says = "'transrate' takes classification targets, but this is a regression"
+        refused("--metric", "transrate", labels="numbers.npy", says=says)
+
+    def test_labels_of_one_class(self, refused):
+        np.save("ones.npy", np.ones(178, dtype=int))
+        refused(labels="ones.npy", says="at least 2 classes")
+
+    def test_all_models_failing(self, refused):
+        np.save("nan.npy", np.full((178, 3), np.nan))
+        np.save("inf.npy", np.full((178, 3), np.inf))
+        says = "All 2 candidates failed: nan: ValueError"
+        refused(features=["nan.npy", "inf.npy"], says=says)
+
+    def test_output(self, refused):
+        refused("--output", "out.txt", says="--output must end in .csv; got out.txt")
+        refused("--output", "none/out.csv", says="--output: none is not a folder")
+
+    def test_output_that_cannot_be_written(self, folder, capsys):
+        Path("taken.csv").mkdir()
+        assert rank("--output", "taken.csv") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "taken.csv" in line
+
+    @pytest.mark.parametrize(
+        "arguments", [[], ["rank"], ["rank", "--task", "x"], ["x"]]
+    )
+    def test_usage(self, arguments, capsys):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        assert "usage: sktransfer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [[], ["rank"], ["demo"]])
+def test_help_has_examples(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*command, "--help"])
+    assert stopped.value.code == 0
+    output = capsys.readouterr().out
+    assert "usage: sktransfer" in output
+    assert "example" in output
+    assert "  sktransfer " in output.partition("example")[2]
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"sktransfer {sktransfer.__version__}\n"
+
+
+def test_as_a_module(folder):
+    path = [str(Path(sktransfer.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep)}
+    command = [sys.executable, "-m", "sktransfer", "rank", "--labels", "y.npy"]
+
+    def run(*features):
+        return subprocess.run(
+            [*command, "--features", *features],
+            capture_output=True,
+            text=True,
+            env={**environment, "PYTHONIOENCODING": "utf-8"},
+            encoding="utf-8",
+            check=False,
+        )
+
+    good = run("small.npy", "large.npy")
+    assert good.returncode == 0
+    assert first_words(good.stdout, 2) == [["1", "large"], ["2", "small"]]
+    assert not good.stderr
+    bad = run("none.npy")
+    assert bad.returncode == 2
+    assert bad.stderr == "sktransfer rank: error: none.npy does not exist.\n"
+    assert not bad.stdout
+
+
+class TestDemo:
+    def test_without_torch(self, monkeypatch, capsys):
+        monkeypatch.setitem(sys.modules, "torch", None)
+        assert main(["demo"]) == 2
+        output, errors = capsys.readouterr()
+        assert not output
+        (line,) = errors.splitlines()
+        assert line.startswith("sktransfer demo: error: The zoo needs torch")
+        assert 'pip install "sktransfer[torch]"' in line
+
+    def test_tables(self, monkeypatch, capsys):
+        pytest.importorskip("torch")
+        pytest.importorskip("safetensors")
+        data = resources.files("sktransfer.datasets") / "data" / "zoo"
+        if not (data / "digits_fine_tuned.csv").is_file():
+            pytest.skip("the accuracies of the fine-tuned zoo are not there yet")
+        from sktransfer.datasets import load_target, load_zoo_cards
+
+        monkeypatch.setenv("COLUMNS", "80")
+        # A part of the digits is enough to see the tables.
+        target = load_target("digits")
+        target.data, target.target = target.data[:150], target.target[:150]
+        monkeypatch.setattr("sktransfer.datasets.load_target", lambda name: target)
+        assert main(["demo"]) == 0
+        output, errors = capsys.readouterr()
+        assert not errors
+        assert "14 networks on 150 digits" in output
+        ranking, _, agreement = output.partition("Agreement with the accuracy")
+        rows = first_words(ranking, 14)
+        assert sorted(int(place) for place, _ in rows) == list(range(1, 15))
+        assert {name for _, name in rows} == set(load_zoo_cards())
+        for ranker in ("LogME", "source", "parameters"):
+            assert ranker in agreement
+        assert "regret" in agreement
+        assert "…" not in output
+        assert "LogME: nats a sample" in agreement
