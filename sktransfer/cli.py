@@ -312,7 +312,9 @@ def _plain_warnings():
 
 def _console() -> Console:
     # Brackets in names and messages are what they are, not rich's markup.
-    return Console(markup=False)
+    # Eighty columns, rich's width of a pipe, are too few for three metrics.
+    width = None if sys.stdout.isatty() else 120
+    return Console(markup=False, width=width)
 
 
 def _new_table(title: str) -> Table:

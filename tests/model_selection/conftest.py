@@ -84,8 +84,14 @@ class Broken(TransformerMixin, BaseEstimator):
         return outcomes[self.how]
 
 
-def _read(log):
-    return log.read_text().split("\n")[:-1] if log.exists() else []
+class Log:
+    """A file that candidates write lines to."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def read(self):
+        return self.path.read_text().splitlines() if self.path.exists() else []
 
 
 @pytest.fixture
@@ -97,24 +103,20 @@ def wine():
 
 @pytest.fixture
 def log(tmp_path):
-    """A file to write to, with `read()` for its lines."""
-
-    class Log(type(tmp_path)):
-        read = _read
-
+    """What the logged candidates of the test have done, in order."""
     return Log(tmp_path / "log.txt")
 
 
 @pytest.fixture
 def logged_extractor(log):
     """Make an extractor that counts its passes in `log`."""
-    return lambda **params: LoggedExtractor(str(log), **params)
+    return lambda **params: LoggedExtractor(str(log.path), **params)
 
 
 @pytest.fixture
 def logged_transformer(log):
     """Make a transformer that counts its fits in `log` and learns from the target."""
-    return lambda **params: LoggedTransformer(str(log), **params)
+    return lambda **params: LoggedTransformer(str(log.path), **params)
 
 
 @pytest.fixture

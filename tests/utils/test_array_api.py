@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -90,6 +92,16 @@ def test_round_trip(xp):
     array = np.arange(6.0).reshape(2, 3)
     there = from_numpy(array, xp, get_namespace(X=xp.ones(1))[1])
     assert type(there) is type(xp.ones(1))
+    np.testing.assert_array_equal(to_numpy(there), array)
+
+
+def test_read_only_arrays(xp):
+    """Torch knows none, and would warn."""
+    array = np.arange(3.0)
+    array.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        there = from_numpy(array, xp, get_namespace(X=xp.ones(1))[1])
     np.testing.assert_array_equal(to_numpy(there), array)
 
 
