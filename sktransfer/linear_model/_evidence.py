@@ -17,7 +17,7 @@ _U_MAX = 37.0
 _U_MIN = -150.0
 _U_STEP = 0.25
 # Distance to an asymptote at which the slope of the evidence has its final sign.
-_U_MARGIN = 5.0
+_U_MARGIN = 10.0
 
 
 @dataclass(frozen=True)
@@ -230,8 +230,7 @@ def _newton(problem: _Problem, tol: float, max_iter: int) -> tuple[np.ndarray, .
     grid = _search_grid(problem)
     _, slope = _profile_on_grid(problem, grid)
     at_zero = _value_at_zero(problem)
-    # A finite noiseless limit is a maximum only if the evidence falls away from it.
-    noiseless = ((slope[:, 0] < 0) & (at_zero >= best_value)) | np.isposinf(at_zero)
+    noiseless = at_zero >= best_value
     best_u[noiseless], best_value[noiseless] = -np.inf, at_zero[noiseless]
 
     targets, cells = np.nonzero((slope[:, :-1] > 0) & (slope[:, 1:] <= 0))

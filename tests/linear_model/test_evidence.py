@@ -84,6 +84,17 @@ def test_global_maximum(shape, global_random_seed):
         assert found >= best - 1e-9 * problem.n
 
 
+def test_maximum_next_to_the_noiseless_limit():
+    """Found by chance: a peak far below all eigenvalues, little above the limit."""
+    rng = np.random.default_rng([33, 16])
+    problem = random_problem(rng, 15, 15, n_targets=1, spread=4, explained=1.0)
+    best = brute_force(problem, np.arange(-20, 10, 0.01)).max()
+    assert best > brute_force(problem, np.array([-25.0]))[0] + 1e-5
+    found = solve(problem)
+    assert np.isfinite(found.beta[0])
+    assert found.log_evidence[0] == pytest.approx(best, abs=1e-8)
+
+
 def two_scales(share):
     """Strong features explain `share` of the target, a million times weaker others
     most of the rest: shrinking either away is a local maximum.
@@ -191,10 +202,10 @@ def test_exactly_linear_in_weak_features(global_random_seed):
     """The weaker the features that matter, the larger the rounding that hides it."""
     for offset in range(20):
         rng = np.random.default_rng([global_random_seed, offset])
-        scales = np.geomspace(1, 1e-4, 60)
+        scales = np.geomspace(1, 1e-3, 60)
         X = rng.normal(size=(300, 60)) * scales
         with pytest.warns(UnboundedEvidenceWarning):
-            model = LogME().fit(X, X @ (rng.normal(size=60) / scales * 1e-4))
+            model = LogME().fit(X, X @ (rng.normal(size=60) / scales))
         assert np.isposinf(model.logme_)
 
 
