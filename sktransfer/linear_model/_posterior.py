@@ -25,7 +25,7 @@ class Posterior:
         """Posterior means m, of shape (n_targets, n_features)."""
         s = self.spectrum.eigenvalues[:, None]
         shrunk = np.sqrt(s) * self.spectrum.projections / (s + self.maximum.t)
-        return (self.spectrum.basis @ self.like_features(shrunk)).T
+        return self.spectrum.eigenbasis.combine(self.like_features(shrunk)).T
 
     @cached_property
     def intercept(self) -> Any:
@@ -37,7 +37,9 @@ class Posterior:
 
     def compact(self) -> Posterior:
         """The same posterior without what only its variance needs."""
-        small = replace(self, spectrum=replace(self.spectrum, basis=None, left=None))
+        small = replace(
+            self, spectrum=replace(self.spectrum, eigenbasis=None, left=None)
+        )
         # Cached properties of a frozen dataclass live in its __dict__.
         small.__dict__.update(coef=self.coef, intercept=self.intercept)
         return small
@@ -102,7 +104,7 @@ class Posterior:
     def _rotated_squares(self, X: Any, xp: Any) -> tuple[Any, Any]:
         """(V^T f)^2 of every row, and what is left of ||f||^2."""
         spectrum = self.spectrum
-        if spectrum.basis is None:
+        if spectrum.eigenbasis is None:
             raise ValueError(
                 "This model keeps predictive means only; fit a LogME on the features "
                 "to have standard deviations."
@@ -119,8 +121,7 @@ class Posterior:
 
     def like_features(self, values: np.ndarray) -> Any:
         """Bring host values to the namespace and device of the features."""
-        like = self.spectrum.basis
-        if like is None:
-            like = self.coef
+        basis = self.spectrum.eigenbasis
+        like = self.coef if basis is None else basis.example
         xp, _ = get_namespace(like=like)
         return from_numpy(values, xp, device(like))

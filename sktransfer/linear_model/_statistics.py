@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from sktransfer.linear_model._eigenbasis import Eigenbasis, eigh
 from sktransfer.utils._array_api import (
     class_sums,
     cross_product,
@@ -35,8 +36,8 @@ class Spectrum:
     ----------
     eigenvalues : ndarray of shape (rank,)
         s, decreasing: squared singular values of the features.
-    basis : array of shape (n_features, rank)
-        V.
+    eigenbasis : Eigenbasis or None
+        V, which `basis` gives as an array of shape (n_features, rank).
     projections : ndarray of shape (rank, n_targets)
         z = U^T Y, the targets projected on the left singular vectors.
     residual : ndarray of shape (n_targets,)
@@ -53,7 +54,7 @@ class Spectrum:
     """
 
     eigenvalues: np.ndarray
-    basis: Any
+    eigenbasis: Eigenbasis | None
     projections: np.ndarray
     residual: np.ndarray
     target_norms: np.ndarray
@@ -61,6 +62,11 @@ class Spectrum:
     feature_mean: Any = None
     target_mean: np.ndarray | None = None
     left: Any = None
+
+    @property
+    def basis(self) -> Any:
+        """V as an array."""
+        return self.eigenbasis.vectors
 
 
 class SufficientStatistics:
@@ -281,7 +287,7 @@ class SufficientStatistics:
         residual[complete | (residual <= rounding)] = 0.0
         return Spectrum(
             eigenvalues=values,
-            basis=basis,
+            eigenbasis=basis,
             projections=projections,
             residual=residual,
             target_norms=norms,
@@ -298,15 +304,10 @@ class SufficientStatistics:
         reach = np.sum(projections**2 * (values[:1] / values)[:, None], axis=0)
         return 10 * self._eps * np.sqrt(reach * norms)
 
-    def _eigh(self, matrix: Any, xp: Any) -> tuple[np.ndarray, Any]:
-        """Non-zero eigenvalues, decreasing and on the host, and their vectors."""
-        values, vectors = xp.linalg.eigh(matrix)
-        host = to_numpy(values)
-        size = matrix.shape[0]
-        floor = max(self._eps, size * np.finfo(np.float64).eps) * max(host[-1], 0.0)
-        rank = int(np.sum(host > floor))
-        vectors = xp.flip(vectors[:, size - rank :], axis=1)
-        return np.ascontiguousarray(host[::-1][:rank]), vectors
+    def _eigh(self, matrix: Any, xp: Any) -> tuple[np.ndarray, Eigenbasis]:
+        """Numerically non-zero eigenvalues and their eigenvectors."""
+        rounding = matrix.shape[0] * np.finfo(np.float64).eps
+        return eigh(matrix, max(self._eps, rounding), xp)
 
     def _from_gram(self, feature_mean: Any, target_mean: Any, xp: Any) -> tuple:
         matrix, cross = self._gram, self.cross
@@ -316,7 +317,7 @@ class SufficientStatistics:
             target_mean = from_numpy(target_mean, xp, device(cross))
             cross = cross - weighted[:, None] * target_mean
         values, basis = self._eigh(matrix, xp)
-        projections = to_numpy(basis.T @ cross) / np.sqrt(values)[:, None]
+        projections = to_numpy(basis.project(cross)) / np.sqrt(values)[:, None]
         return values, basis, projections, None
 
     def _from_rows(self, feature_mean: Any, target_mean: Any, xp: Any) -> tuple:
@@ -339,7 +340,8 @@ class SufficientStatistics:
             )
             X = X * xp.astype(scale, X.dtype)[:, None]
             targets = targets * to_numpy(scale)[:, None]
-        values, left = self._eigh(gram(X.T, xp), xp)
+        values, basis = self._eigh(gram(X.T, xp), xp)
+        left = basis.vectors
         scale = from_numpy(1 / np.sqrt(values), xp, device(X))
-        basis = cross_product(X, left, xp) * scale
+        basis = Eigenbasis(cross_product(X, left, xp) * scale)
         return values, basis, to_numpy(left).T @ targets, left

@@ -36,7 +36,7 @@ __all__ = [
 
 # Rows (or columns) multiplied at once: long enough for a matrix product to run at
 # full speed, short enough that float32 sums do not lose digits.
-CHUNK = 16_384
+CHUNK = 32_768
 
 
 def get_namespace(**arrays: Any) -> tuple[Any, Any]:
@@ -188,5 +188,7 @@ def class_sums(A: Any, codes: Any, n_classes: int, xp: Any, weights: Any = None)
 
 
 def _accumulate(total: Any, product: Any, xp: Any) -> Any:
-    product = xp.astype(product, xp.float64, copy=False)
-    return product if total is None else total + product
+    if total is None:
+        return xp.astype(product, xp.float64)
+    total += product
+    return total

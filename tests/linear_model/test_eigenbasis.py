@@ -1,0 +1,54 @@
+"""Eigenvectors that are multiplied with before they exist."""
+
+from __future__ import annotations
+
+import array_api_compat.numpy as xp
+import numpy as np
+import pytest
+
+from sktransfer.linear_model import LogMEClassifier, _eigenbasis
+from sktransfer.linear_model._eigenbasis import FactoredEigenbasis, eigh
+
+
+@pytest.mark.parametrize("rank", [1, 40, 299, 300])
+def test_factored_like_numpy(rank, global_random_seed):
+    rng = np.random.default_rng([global_random_seed, rank])
+    F = rng.normal(size=(rank, 300))
+    G = F.T @ F
+    before = G.copy()
+    values, basis = eigh(G, 1e-12, xp)
+    assert isinstance(basis, FactoredEigenbasis)
+    np.testing.assert_array_equal(G, before)
+    expected = np.linalg.eigvalsh(G)[::-1][:rank]
+    np.testing.assert_allclose(values, expected, rtol=1e-9, atol=1e-9 * expected[0])
+    V = basis.vectors
+    np.testing.assert_allclose(V.T @ V, np.eye(rank), atol=1e-11)
+    np.testing.assert_allclose((V * values) @ V.T, G, atol=1e-10 * expected[0])
+    B, W = rng.normal(size=(300, 3)), rng.normal(size=(rank, 2))
+    np.testing.assert_allclose(basis.project(B), V.T @ B, atol=1e-11)
+    np.testing.assert_allclose(basis.combine(W), V @ W, atol=1e-11)
+
+
+@pytest.mark.parametrize("size", [3, 300])
+def test_nothing_above_the_floor(size):
+    values, basis = eigh(np.zeros((size, size)), 1e-12, xp)
+    assert len(values) == 0
+    assert basis.project(np.ones((size, 2))).shape == (0, 2)
+    assert basis.combine(np.ones((0, 2))).shape == (size, 2)
+
+
+def test_large_and_small_agree(monkeypatch, global_random_seed):
+    rng = np.random.default_rng(global_random_seed)
+    y = rng.integers(3, size=400)
+    X = rng.normal(size=(400, 280)) + rng.normal(size=(3, 280))[y] / 4
+    fits = []
+    for large in (_eigenbasis._LARGE, 10**6):
+        monkeypatch.setattr(_eigenbasis, "_LARGE", large)
+        fits.append(LogMEClassifier(std_error=True).fit(X, y))
+    factored, explicit = fits
+    assert factored.logme_ == pytest.approx(explicit.logme_, abs=1e-10)
+    assert factored.std_error_ == pytest.approx(explicit.std_error_, rel=1e-8)
+    np.testing.assert_allclose(factored.coef_, explicit.coef_, atol=1e-9)
+    np.testing.assert_allclose(
+        factored.predict_proba(X), explicit.predict_proba(X), atol=1e-8
+    )
