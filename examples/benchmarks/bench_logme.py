@@ -15,9 +15,9 @@ by class in float64; the LogME of `transformer-ranker`, if installed; and scikit
 goes below: one product F^T F, and one symmetric eigendecomposition.
 
 A peer that would take many minutes is timed on a few classes: what it does once counts
-once, the rest is multiplied. "The same, without the SVD" is Algorithm 3 after an
-eigendecomposition of F^T F, which no paper has, but which a user might write. The table says for each how many classes were timed, and
-marks extrapolated seconds with a tilde.
+once, the rest is multiplied. The table says for each how many classes were timed, and
+marks extrapolated seconds with a tilde. "The same, without the SVD" is Algorithm 3
+after an eigendecomposition of F^T F, which no paper has, but which a user might write.
 """
 
 from __future__ import annotations
