@@ -36,7 +36,7 @@ __all__ = [
 
 # Rows (or columns) multiplied at once: long enough for a matrix product to run at
 # full speed, short enough that float32 sums do not lose digits.
-CHUNK = 32_768
+CHUNK = 16_384
 
 
 def get_namespace(**arrays: Any) -> tuple[Any, Any]:
