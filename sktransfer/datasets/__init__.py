@@ -3,6 +3,7 @@
 Nothing here is downloaded, and torch is imported only when a network is used.
 """
 
+from sktransfer.datasets._paper_tables import load_paper_table
 from sktransfer.datasets._targets import load_target
 from sktransfer.datasets._zoo import (
     load_zoo,
@@ -12,6 +13,7 @@ from sktransfer.datasets._zoo import (
 )
 
 __all__ = [
+    "load_paper_table",
     "load_target",
     "load_zoo",
     "load_zoo_cards",

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
-from sktransfer.utils._array_api import (
-    get_namespace,
-    gram,
-    is_numpy_namespace,
-    to_numpy,
+from sktransfer.metrics._shared import LabelledFeatures
+from sktransfer.utils._array_api import get_namespace, gram, to_numpy
+from sktransfer.utils._validation import (
+    check_features,
+    check_numeric_target,
+    infer_task,
 )
-from sktransfer.utils._validation import check_features, encode_labels
 
-# variant -> distortion, and whether rows are scaled to unit norm and classes weighted
-# by their size (preprint), or features centred and classes averaged (icml).
+# variant -> default distortion. "preprint" scales rows to unit norm and weights classes
+# by size; "icml" centres the features and averages over classes.
 _DISTORTION = {"preprint": 0.1, "icml": 1e-4}
+_N_BINS = 10
 
 
 def coding_rate(
@@ -75,21 +76,20 @@ def coding_rate(
     >>> round(coding_rate(np.eye(4)), 3)  # 2 log(1 + 4 / (4 * 0.1))
     4.796
     """
-    X, centred_by = _prepare(X, variant, normalize)
-    distortion = _check_distortion(distortion, variant)
-    xp, _ = get_namespace(X=X)
+    distortion = _check_parameters(variant, distortion)
     if y is None:
-        return _rate(_centred(X, centred_by), variant, distortion)
-    total = 0.0
-    for rows, share in _classes(X, y, variant, xp):
-        total += share * _rate(_centred(rows, centred_by), variant, distortion)
-    return total
+        Z = _prepared(check_features(X, min_samples=2), variant, normalize)
+        return _rate(Z, variant, distortion)
+    data = LabelledFeatures(X, y)
+    Z = _prepared(_sorted_rows(data), variant, normalize)
+    return _rate_within(Z, data.counts, variant, distortion)
 
 
 def transrate_score(
     X: Any,
     y: Any,
     *,
+    task: str = "auto",
     variant: str = "preprint",
     normalize: bool | None = None,
     distortion: float | None = None,
@@ -101,7 +101,9 @@ def transrate_score(
     X : array-like of shape (n_samples, n_features)
         Features.
     y : array-like of shape (n_samples,)
-        Class labels.
+        Class labels; or numbers, which are cut into ten bins of equal counts.
+    task : {"auto", "classification", "regression"}, default="auto"
+        How to read `y`; ``"auto"`` takes integers and text for labels.
     variant : {"preprint", "icml"}, default="preprint"
         Which of the two published definitions; see :func:`coding_rate`.
     normalize : bool, optional
@@ -114,10 +116,16 @@ def transrate_score(
     float
         ``coding_rate(X) - coding_rate(X, y)``, in nats.
 
+    Raises
+    ------
+    ValueError
+        If `distortion` is not positive, `variant` unknown or `y` of another task.
+
     Notes
     -----
     An estimate of the mutual information of features and labels. It grows with the
-    number of features, those of noise included.
+    number of features, those of noise included; :func:`layer_factor` makes layers of
+    one network comparable.
 
     References
     ----------
@@ -131,54 +139,113 @@ def transrate_score(
     >>> round(transrate_score(*load_iris(return_X_y=True)), 3)
     0.464
     """
-    options = {"variant": variant, "normalize": normalize, "distortion": distortion}
-    return coding_rate(X, **options) - coding_rate(X, y, **options)
+    task = infer_task(y, task)
+    if task == "multilabel":
+        raise ValueError(
+            "transrate_score takes classification and regression targets of shape "
+            "(n_samples,), but this is a multilabel target."
+        )
+    if task == "regression":
+        y = equal_count_bins(y, check_features(X, min_samples=2))
+    return transrate_of(
+        LabelledFeatures(X, y),
+        variant=variant,
+        normalize=normalize,
+        distortion=distortion,
+    )
 
 
-def _prepare(X: Any, variant: str, normalize: bool | None) -> tuple[Any, Any]:
+def transrate_of(
+    data: LabelledFeatures,
+    *,
+    variant: str = "preprint",
+    normalize: bool | None = None,
+    distortion: float | None = None,
+) -> float:
+    """TransRate of features and labels whose order by class is shared."""
+    distortion = _check_parameters(variant, distortion)
+    Z = _prepared(_sorted_rows(data), variant, normalize)
+    overall = _rate(Z, variant, distortion)
+    return overall - _rate_within(Z, data.counts, variant, distortion)
+
+
+def layer_factor(n_features: int, n_features_last: int) -> float:
+    """Factor that makes TransRate comparable over layers of one network.
+
+    Parameters
+    ----------
+    n_features : int
+        Width d of the layer.
+    n_features_last : int
+        Width of the last layer that is compared.
+
+    Returns
+    -------
+    float
+        sqrt(n_features / n_features_last), to multiply the layer's TransRate with.
+
+    Examples
+    --------
+    >>> from sktransfer.metrics import layer_factor
+    >>> layer_factor(16, 64)
+    0.5
+    """
+    return float(np.sqrt(n_features / n_features_last))
+
+
+def equal_count_bins(y: Any, X: Any) -> np.ndarray:
+    """Cut numbers into ten bins of equal counts; equal numbers share a bin."""
+    y = to_numpy(check_numeric_target(y, X))
+    if y.ndim != 1:
+        raise ValueError(f"y must have shape (n_samples,); got {y.shape}.")
+    ranks = rankdata(y, method="average") - 0.5
+    return np.minimum((ranks * _N_BINS / len(y)).astype(int), _N_BINS - 1)
+
+
+def _check_parameters(variant: str, distortion: float | None) -> float:
     if variant not in _DISTORTION:
         raise ValueError(
             f"The 'variant' parameter must be one of {sorted(_DISTORTION)}. "
             f"Got {variant!r} instead."
         )
-    X = check_features(X, min_samples=2)
-    xp, _ = get_namespace(X=X)
-    if variant == "preprint" if normalize is None else normalize:
-        norms = xp.sqrt(xp.sum(X**2, axis=1))
-        X = X / xp.where(norms > 0, norms, xp.ones_like(norms))[:, None]
-    mean = None if variant == "preprint" else xp.mean(X, axis=0)
-    return X, mean
-
-
-def _check_distortion(distortion: float | None, variant: str) -> float:
     distortion = _DISTORTION[variant] if distortion is None else distortion
     if not distortion > 0:
         raise ValueError(f"distortion must be positive. Got {distortion!r} instead.")
     return distortion
 
 
-def _classes(X: Any, y: Any, variant: str, xp: Any) -> Iterator[tuple[Any, float]]:
-    """The rows of every class, and the weight of their coding rate."""
-    classes, codes = encode_labels(y, X)
-    codes = to_numpy(codes)
-    order = np.argsort(codes, kind="stable")
-    counts = np.bincount(codes)
-    for members in np.split(order, np.cumsum(counts)[:-1]):
-        rows = X[members] if is_numpy_namespace(xp) else X[xp.asarray(members), :]
-        preprint = variant == "preprint"
-        yield rows, len(members) / len(codes) if preprint else 1 / len(classes)
+def _sorted_rows(data: LabelledFeatures) -> Any:
+    """A copy of the features, class after class, so that a class is a slice."""
+    order = data.xp.concat(data.sorted_by_class)
+    return data.xp.take(data.X, order, axis=0)
 
 
-def _centred(X: Any, mean: Any) -> Any:
-    return X if mean is None else X - mean
+def _prepared(Z: Any, variant: str, normalize: bool | None) -> Any:
+    xp, _ = get_namespace(Z=Z)
+    if variant == "preprint" if normalize is None else normalize:
+        norms = xp.sqrt(xp.sum(Z**2, axis=1))
+        Z = Z / xp.where(norms > 0, norms, xp.ones_like(norms))[:, None]
+    return Z - xp.mean(Z, axis=0) if variant == "icml" else Z
+
+
+def _rate_within(Z: Any, counts: np.ndarray, variant: str, distortion: float) -> float:
+    """Mean coding rate of the classes, whose rows follow each other in Z."""
+    ends = np.cumsum(counts).astype(int)
+    preprint = variant == "preprint"
+    weights = counts / ends[-1] if preprint else np.full(len(ends), 1 / len(ends))
+    rates = [
+        _rate(Z[end - int(count) : end, :], variant, distortion)
+        for end, count in zip(ends, counts, strict=True)
+    ]
+    return float(weights @ rates)
 
 
 def _rate(Z: Any, variant: str, distortion: float) -> float:
     """1/2 log det(I + factor Z^T Z), from the smaller of the two Gram matrices."""
-    xp, _ = get_namespace(Z=Z)
+    xp, device = get_namespace(Z=Z)
     n, d = Z.shape
     factor = (d if variant == "preprint" else 1) / (n * distortion)
     G = factor * gram(Z if d <= n else Z.T, xp)
-    G = G + xp.eye(G.shape[0], dtype=G.dtype, device=get_namespace(Z=Z)[1])
+    G = G + xp.eye(G.shape[0], dtype=G.dtype, device=device)
     pivots = xp.linalg.diagonal(xp.linalg.cholesky(G))
     return float(xp.sum(xp.log(pivots)))

@@ -1,4 +1,4 @@
-"""The metrics by name: what each reads, which tasks it takes, and where it is from."""
+"""The metrics by name: what each reads, takes and costs, and where it is from."""
 
 from __future__ import annotations
 
@@ -6,8 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from sktransfer.metrics._coding_rate import transrate_score
-from sktransfer.metrics._linear import h_score, logme_score
+from sktransfer.metrics._coding_rate import transrate_of, transrate_score
+from sktransfer.metrics._gaussian import gbc_of, gbc_score
+from sktransfer.metrics._heads import knn_score, lda_score, linear_probe_score
+from sktransfer.metrics._laplace import laplace_evidence_score
+from sktransfer.metrics._mixture import nleep_score
+from sktransfer.metrics._moments import (
+    h_score,
+    h_score_of,
+    lfc_of,
+    lfc_score,
+    logme_of,
+    logme_score,
+    regularized_h_score,
+    regularized_h_score_of,
+)
+from sktransfer.metrics._shared import LabelledFeatures
+from sktransfer.metrics._similarity import parc_score
 from sktransfer.metrics._source import leep_score, nce_score
 
 TASKS = ("classification", "regression", "multilabel")
@@ -29,20 +44,30 @@ class Metric:
     exact_under_duplication : bool
         Whether duplicating features leaves the score as it is.
     reference : str
+    cost : str
+        Leading terms for n samples, D features, K classes and S source classes.
+    weakness : str
+        What to know before trusting it.
+    shared : callable, optional
+        ``shared(LabelledFeatures) -> float``: the same score of features and labels
+        whose statistics other metrics use, too.
 
     Examples
     --------
     >>> from sktransfer.metrics import get_metric
     >>> get_metric("transrate").tasks
-    ('classification',)
+    ('classification', 'regression')
     """
 
     name: str
     function: Callable[..., float]
-    reads: str
-    tasks: tuple[str, ...]
-    exact_under_duplication: bool
-    reference: str
+    reads: str = "features"
+    tasks: tuple[str, ...] = ("classification",)
+    exact_under_duplication: bool = False
+    reference: str = ""
+    cost: str = ""
+    weakness: str = ""
+    shared: Callable[[LabelledFeatures], float] | None = None
 
     def check_task(self, task: str) -> None:
         """Raise a ValueError if the metric does not take such targets."""
@@ -54,44 +79,136 @@ class Metric:
             )
 
 
-METRICS = {
-    metric.name: metric
-    for metric in (
-        Metric("logme", logme_score, "features", TASKS, True, "You et al., ICML 2021"),
-        Metric(
-            "h_score",
-            h_score,
-            "features",
-            ("classification",),
-            True,
-            "Bao et al., ICIP 2019",
-        ),
-        Metric(
-            "transrate",
-            transrate_score,
-            "features",
-            ("classification",),
-            False,
-            "Huang et al., ICML 2022",
-        ),
-        Metric(
-            "leep",
-            leep_score,
-            "source_proba",
-            ("classification",),
-            True,
-            "Nguyen et al., ICML 2020",
-        ),
-        Metric(
-            "nce",
-            nce_score,
-            "source_proba",
-            ("classification",),
-            True,
-            "Tran et al., ICCV 2019",
-        ),
-    )
-}
+_ALL = (
+    Metric(
+        "logme",
+        logme_score,
+        tasks=TASKS,
+        exact_under_duplication=True,
+        reference="You et al., ICML 2021",
+        cost="n D² + D³",
+        weakness="Sees what a linear head can do, and grows with n at a rate of each "
+        "network's own: compare at equal n.",
+        shared=logme_of,
+    ),
+    Metric(
+        "h_score",
+        h_score,
+        exact_under_duplication=True,
+        reference="Bao et al., ICIP 2019",
+        cost="n D² + D³",
+        weakness="Saturates at K - 1 when n < D, whatever the features.",
+        shared=h_score_of,
+    ),
+    Metric(
+        "regularized_h_score",
+        regularized_h_score,
+        reference="Ibrahim et al., ECML PKDD 2022",
+        cost="n D² + D³",
+        weakness="One shrinkage for all directions: a few strong ones hide weak but "
+        "telling ones.",
+        shared=regularized_h_score_of,
+    ),
+    Metric(
+        "transrate",
+        transrate_score,
+        tasks=("classification", "regression"),
+        reference="Huang et al., ICML 2022",
+        cost="n D² + D³ + n D n/K",
+        weakness="Grows with the width of the network, on noise, too.",
+        shared=transrate_of,
+    ),
+    Metric(
+        "lfc",
+        lfc_score,
+        tasks=TASKS,
+        exact_under_duplication=True,
+        reference="Deshpande et al., 2021",
+        cost="n D² + D³",
+        weakness="Dominated by the mean and the few strongest directions of the "
+        "features.",
+        shared=lfc_of,
+    ),
+    Metric(
+        "gbc",
+        gbc_score,
+        exact_under_duplication=True,
+        reference="Pándy et al., CVPR 2022",
+        cost="n D² + D³ + 64 n D + 64 K²",
+        weakness="Looks at 64 principal components only, and at classes as Gaussians; "
+        "saturates at 0.",
+        shared=gbc_of,
+    ),
+    Metric(
+        "parc",
+        parc_score,
+        tasks=TASKS,
+        exact_under_duplication=True,
+        reference="Bolya et al., NeurIPS 2021",
+        cost="m² D + m² log m, m = min(n, 2000)",
+        weakness="Ties of the labels keep it well below 100, and it subsamples.",
+    ),
+    Metric(
+        "nleep",
+        nleep_score,
+        exact_under_duplication=True,
+        reference="Li et al., CVPR 2021",
+        cost="n D² + D³ + iterations · 5 n K D'²",
+        weakness="A local optimum of a mixture; near 0 with few samples a component.",
+    ),
+    Metric(
+        "lda",
+        lda_score,
+        reference="Shao et al., ECCV 2022",
+        cost="n D² + D³ + n D K",
+        weakness="Judged on its own training samples: near 1 for n near D or below.",
+    ),
+    Metric(
+        "laplace_evidence",
+        laplace_evidence_score,
+        tasks=TASKS,
+        exact_under_duplication=True,
+        reference="Immer et al., ICML 2021",
+        cost="n D² + D³ + some 15 soft-max fits + (K D)³ or K³",
+        weakness="Slow, and a poor approximation once classes separate.",
+    ),
+    Metric(
+        "linear_probe",
+        linear_probe_score,
+        tasks=TASKS,
+        reference="You et al., JMLR 2022",
+        cost="folds · soft-max fits",
+        weakness="Slow, coarse (steps of 1 / n), and its folds depend on the order.",
+    ),
+    Metric(
+        "knn",
+        knn_score,
+        tasks=TASKS,
+        exact_under_duplication=True,
+        reference="Cover and Hart, 1967",
+        cost="n² D",
+        weakness="Quadratic in n; a feature counts as much as its variance.",
+    ),
+    Metric(
+        "leep",
+        leep_score,
+        reads="source_proba",
+        exact_under_duplication=True,
+        reference="Nguyen et al., ICML 2020",
+        cost="n S",
+        weakness="Needs a source head, and judges it, not the features.",
+    ),
+    Metric(
+        "nce",
+        nce_score,
+        reads="source_proba",
+        exact_under_duplication=True,
+        reference="Tran et al., ICCV 2019",
+        cost="n S",
+        weakness="Needs a source head; throws away all but its first choice.",
+    ),
+)
+METRICS = {metric.name: metric for metric in _ALL}
 
 
 def get_metric(name: str) -> Metric:
@@ -141,3 +258,28 @@ def get_scorer_names() -> list[str]:
     True
     """
     return sorted(METRICS)
+
+
+def metrics_table() -> str:
+    """Describe all metrics in a table in Markdown, as in the README.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> from sktransfer.metrics import metrics_table
+    >>> print(metrics_table().splitlines()[0])
+    | metric | reads | tasks | cost | weakness | reference |
+    """
+    lines = [
+        "| metric | reads | tasks | cost | weakness | reference |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for metric in METRICS.values():
+        reads = metric.reads.replace("_", " ")
+        cells = [f"`{metric.name}`", reads, ", ".join(metric.tasks)]
+        cells += [metric.cost, metric.weakness, metric.reference]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)

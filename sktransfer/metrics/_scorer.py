@@ -9,7 +9,10 @@ from typing import Any
 
 from sktransfer.feature_extraction import Extraction
 from sktransfer.feature_extraction._extract import extract, without_predictor
+from sktransfer.linear_model import SufficientStatistics
 from sktransfer.metrics._registry import METRICS, TASKS, Metric, get_metric
+from sktransfer.metrics._shared import LabelledFeatures
+from sktransfer.utils._validation import infer_task
 
 
 class TransferabilityScorer:
@@ -49,8 +52,9 @@ class TransferabilityScorer:
         extraction = extract(
             without_predictor(estimator), X, source_proba=self.reads("source_proba")
         )
+        data = share(self.metrics.values(), extraction.joined, y)
         scores = {
-            name: measure(metric, extraction, y)
+            name: measure(metric, extraction, y, data)
             for name, metric in self.metrics.items()
         }
         return next(iter(scores.values())) if self.single else scores
@@ -63,7 +67,39 @@ class TransferabilityScorer:
         return f"{type(self).__name__}({', '.join(self.metrics)})"
 
 
-def measure(metric: Metric, extraction: Extraction, y: Any) -> float:
+def share(
+    metrics: Iterable[Metric],
+    features: Any,
+    y: Any,
+    task: str = "auto",
+    statistics: SufficientStatistics | None = None,
+) -> LabelledFeatures | None:
+    """What metrics of the same features and labels compute once, if they can.
+
+    Parameters
+    ----------
+    metrics : iterable of Metric
+    features : array of shape (n_samples, n_features)
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+    task : {"auto", "classification", "regression", "multilabel"}, default="auto"
+    statistics : SufficientStatistics, optional
+        Of features and labels, where somebody has them already.
+
+    Returns
+    -------
+    LabelledFeatures or None
+        None where no metric shares, or the target is not one of class labels.
+    """
+    if not any(metric.shared for metric in metrics):
+        return None
+    if infer_task(y, task) != "classification":
+        return None
+    return LabelledFeatures(features, y, statistics)
+
+
+def measure(
+    metric: Metric, extraction: Extraction, y: Any, data: LabelledFeatures | None = None
+) -> float:
     """Score an extraction whose layers, if several, count as one feature matrix.
 
     Parameters
@@ -71,14 +107,18 @@ def measure(metric: Metric, extraction: Extraction, y: Any) -> float:
     metric : Metric
     extraction : Extraction
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
+    data : LabelledFeatures, optional
+        Of the same features and labels, for the metrics that share.
 
     Returns
     -------
     float
     """
-    if metric.reads == "features":
-        return float(metric.function(extraction.joined, y))
-    return float(metric.function(extraction.source_proba, y))
+    if metric.reads == "source_proba":
+        return float(metric.function(extraction.source_proba, y))
+    if data is not None and metric.shared is not None:
+        return float(metric.shared(data))
+    return float(metric.function(extraction.joined, y))
 
 
 def make_transferability_scorer(
@@ -162,17 +202,12 @@ def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
         )
     if known is None:
         name = getattr(function, "__name__", type(function).__name__)
-        return Metric(
-            name,
-            partial(function, **kwargs) if kwargs else function,
-            reads,
-            TASKS,
-            False,
-            "",
-        )
-    return (
-        replace(known, function=partial(known.function, **kwargs)) if kwargs else known
-    )
+        # What it can take, a function of the user's own has to know itself.
+        known = Metric(name, function, reads, TASKS)
+    if not kwargs:
+        return known
+    # Other parameters, other statistics: nothing to share.
+    return replace(known, function=partial(known.function, **kwargs), shared=None)
 
 
 def get_scorer(

@@ -26,7 +26,8 @@ from sktransfer.feature_extraction._fingerprint import digest
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.metrics import Metric
 from sktransfer.metrics._registry import METRICS
-from sktransfer.metrics._scorer import measure
+from sktransfer.metrics._scorer import measure, share
+from sktransfer.metrics._shared import LabelledFeatures
 from sktransfer.utils._array_api import get_namespace, to_numpy
 
 
@@ -212,6 +213,7 @@ def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -
         if measurement.fit_logme:
             with _failures_into(row, "logme", measurement):
                 _fit_logme(row, extraction.joined, y, measurement.task)
+        data = _shared(row, extraction, y, measurement)
         for name, metric in measurement.metrics.items():
             if is_logme(metric):
                 if row.logme is not None:
@@ -221,13 +223,25 @@ def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -
                 if metric.reads == "source_proba" and extraction.source_proba is None:
                     problem = source_proba_problem(row.extractor)
                     raise ValueError(f"no source probabilities: {problem}")
-                score = measure(metric, extraction, y)
+                score = measure(metric, extraction, y, data)
                 if np.isnan(score):
                     raise ValueError("the score is NaN.")
                 row.scores[name] = score
     for warning in caught:
         warnings.warn(f"{row.label}: {warning.message}", warning.category, stacklevel=2)
     row.score_time = time.perf_counter() - start
+
+
+def _shared(
+    row: Row, extraction: Extraction, y: Any, measurement: Measurement
+) -> LabelledFeatures | None:
+    """What the metrics besides LogME share, built on what LogME has computed."""
+    others = [m for m in measurement.metrics.values() if not is_logme(m)]
+    statistics = None if row.logme is None else row.logme.statistics_
+    try:
+        return share(others, extraction.joined, y, measurement.task, statistics)
+    except ValueError:
+        return None  # each metric will say for itself what is wrong
 
 
 @contextmanager

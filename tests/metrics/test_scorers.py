@@ -93,7 +93,7 @@ class TestMaking:
         by_name = make_transferability_scorer("transrate", variant="icml")
         assert by_name(StandardScaler().fit(X), X, y) == expected
         # What the registry knows about the metric is kept.
-        assert scorer.metrics["transrate"].tasks == ("classification",)
+        assert scorer.metrics["transrate"].tasks == ("classification", "regression")
 
     def test_several(self):
         scaler = StandardScaler().fit(X)

@@ -54,13 +54,13 @@ def test_told(wine):
 
 
 @pytest.mark.parametrize("task", ["regression", "multilabel"])
-@pytest.mark.parametrize("scoring", ["transrate", ["logme", "transrate"]])
+@pytest.mark.parametrize("scoring", ["h_score", ["logme", "h_score"]])
 def test_metric_that_does_not_take_it_is_refused_before_any_extraction(
     wine, task, scoring, logged_extractor, log
 ):
     X, y = wine
     selector = ModelSelector([("a", logged_extractor())], scoring=scoring)
-    with pytest.raises(ValueError, match=f"'transrate'.*this is a {task} target"):
+    with pytest.raises(ValueError, match=f"'h_score'.*this is a {task} target"):
         selector.fit(X, targets(X, y)[task])
     assert not log.read()
 

@@ -1,0 +1,330 @@
+"""Metrics that fit a simple head on the features: discriminant, probe, neighbours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy.linalg import solve
+from scipy.special import log_softmax
+from sklearn.covariance import ledoit_wolf
+from sklearn.linear_model import LogisticRegression, RidgeCV
+from sklearn.metrics import r2_score
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
+from sklearn.neighbors import NearestNeighbors
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.utils import check_random_state
+
+from sktransfer.utils._array_api import get_namespace, to_numpy
+from sktransfer.utils._validation import (
+    check_features,
+    check_numeric_target,
+    encode_labels,
+    infer_task,
+)
+
+TASKS = ("classification", "regression", "multilabel")
+# Penalties of the ridge head on standardised features; each target picks its own.
+_RIDGE_ALPHAS = np.logspace(-1, 6, 8)
+
+
+def lda_score(X: Any, y: Any) -> float:
+    r"""LDA: mean posterior probability of the true class in a discriminant analysis.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Features; those on a GPU are brought to the host.
+    y : array-like of shape (n_samples,)
+        Class labels.
+
+    Returns
+    -------
+    float
+        A probability, between 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        If `y` holds no class labels, or no class has any variance.
+
+    See Also
+    --------
+    linear_probe_score : Measures a linear head on samples that it has not seen.
+
+    Notes
+    -----
+    :math:`\frac1n \sum_i p(y_i | x_i)`, classes being Gaussians with frequencies
+    :math:`n_c / n`, means :math:`\mu_c` and one covariance: that of the standardised
+    features less their class means, shrunk by Ledoit's and Wolf's rule. This is what
+    SFDA, NCTI and ETran have in common. Samples are judged by a head that was fitted on
+    them: with few samples a feature the score is near 1 whatever the features.
+
+    References
+    ----------
+    .. [1] W. Shao et al., "Not All Models Are Equal: Predicting Model Transferability
+       in a Self-challenging Fisher Space", ECCV 2022.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktransfer.metrics import lda_score
+    >>> round(lda_score(*load_iris(return_X_y=True)), 3)
+    0.969
+    """
+    X, y = to_host(X, y)
+    check_task("lda_score", y, "auto", ("classification",))
+    _, codes = encode_labels(y, X)
+    counts = np.bincount(codes)
+    X = StandardScaler().fit_transform(X)
+    means = np.stack([X[codes == c].mean(axis=0) for c in range(len(counts))])
+    residuals = X - means[codes]
+    if np.mean(residuals**2) <= 1e-10 * np.mean(X**2):
+        raise ValueError(
+            "lda_score needs classes with some variance: here all samples of every "
+            "class have the same features."
+        )
+    covariance, _ = ledoit_wolf(residuals, assume_centered=True)
+    # Where the rule shrinks by nothing, features that are copies must not break it.
+    covariance.flat[:: len(covariance) + 1] += 1e-6 * np.trace(covariance) / X.shape[1]
+    weights = solve(covariance, means.T, assume_a="pos")
+    offsets = np.log(counts / len(X)) - np.sum(means * weights.T, axis=1) / 2
+    posterior = log_softmax(X @ weights + offsets, axis=1)
+    return float(np.mean(np.exp(posterior[np.arange(len(X)), codes])))
+
+
+def linear_probe_score(
+    X: Any,
+    y: Any,
+    *,
+    task: str = "auto",
+    cv: int = 5,
+    C: float = 10.0,
+    random_state: Any = 0,
+) -> float:
+    r"""Cross-validated performance of a linear head: accuracy, or R^2 of numbers.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Features; those on a GPU are brought to the host.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Labels, numbers, or 0/1 indicators of several labels.
+    task : {"auto", "classification", "regression", "multilabel"}, default="auto"
+        How to read `y`; ``"auto"`` takes integers and text for labels.
+    cv : int, default=5
+        Number of folds; as many as samples at most.
+    C : float, default=10.0
+        Variance that the logistic head's prior gives a logit; see Notes.
+    random_state : int or RandomState, default=0
+        Draws the folds.
+
+    Returns
+    -------
+    float
+        Accuracy (mean over labels if there are several), or R^2 (mean over targets).
+
+    Raises
+    ------
+    ValueError
+        If there are not two classes with two samples each, or a target is constant.
+
+    See Also
+    --------
+    laplace_evidence_score : Judges the same head without held-out samples.
+
+    Notes
+    -----
+    Features are standardised on the training folds. Classification: logistic
+    regression with ``C / n_features``, so that copies of features change nothing.
+    Regression: ridge, its penalty found by :class:`~sklearn.linear_model.RidgeCV`
+    within the training folds. All held-out predictions are scored together, which lets
+    folds be of any size.
+
+    Folds hang on `random_state`, on the order of the samples and on which of them share
+    a label, neither on the features nor on the labels' names: all models see the same.
+    A class of one sample is never recognised. Accuracy moves in steps of 1 / n, and its
+    standard error is about sqrt(accuracy (1 - accuracy) / n).
+
+    References
+    ----------
+    .. [1] K. You et al., "Ranking and Tuning Pre-trained Models: A New Paradigm for
+       Exploiting Model Hubs", JMLR 2022 (the re-trained head).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktransfer.metrics import linear_probe_score
+    >>> round(linear_probe_score(*load_iris(return_X_y=True)), 3)
+    0.953
+    """
+    X, y = to_host(X, y)
+    task = check_task("linear_probe_score", y, task)
+    if cv < 2:
+        raise ValueError(f"cv must be at least 2. Got {cv!r} instead.")
+    if task == "regression":
+        Y = _varying_numbers(y, X)
+        ridge = RidgeCV(_RIDGE_ALPHAS, alpha_per_target=Y.ndim == 2)
+        folds = _folds(np.zeros(len(X)), cv, random_state)
+        held_out = cross_val_predict(
+            make_pipeline(StandardScaler(), ridge), X, Y, cv=folds
+        )
+        return float(r2_score(Y, held_out))
+    logistic = LogisticRegression(C=C / X.shape[1], max_iter=1000)
+    head = make_pipeline(StandardScaler(), logistic)
+    scores = []
+    for codes in label_columns(y, X, task):
+        if np.sort(np.bincount(codes))[-2] < 2:
+            raise ValueError(
+                "linear_probe_score needs two classes with at least 2 samples each."
+            )
+        folds = _folds(codes, cv, random_state)
+        scores.append(np.mean(cross_val_predict(head, X, codes, cv=folds) == codes))
+    return float(np.mean(scores))
+
+
+def knn_score(
+    X: Any,
+    y: Any,
+    *,
+    task: str = "auto",
+    n_neighbors: int = 5,
+    metric: str = "cosine",
+) -> float:
+    r"""K nearest neighbours, leave-one-out: accuracy, or R^2 of numbers.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+        Features; those on a GPU are brought to the host.
+    y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Labels, numbers, or 0/1 indicators of several labels.
+    task : {"auto", "classification", "regression", "multilabel"}, default="auto"
+        How to read `y`; ``"auto"`` takes integers and text for labels.
+    n_neighbors : int, default=5
+        Neighbours that vote, or whose targets are averaged.
+    metric : {"cosine", "euclidean"}, default="cosine"
+        What is near. A sample without direction is at distance 1 of all others.
+
+    Returns
+    -------
+    float
+        Accuracy (mean over labels if there are several), or R^2 (mean over targets).
+
+    Raises
+    ------
+    ValueError
+        If there are not more samples than neighbours, a numeric target is constant, or
+        all samples are equally near.
+
+    Notes
+    -----
+    A sample is no neighbour of its own, its duplicates are. Votes have equal weight;
+    of classes with equally many the one wins whose voter is nearest; of
+    equally near samples the earlier ones vote. Time grows with the square of the
+    samples, and a feature counts as much as its variance.
+
+    References
+    ----------
+    .. [1] T. Cover, P. Hart, "Nearest Neighbor Pattern Classification", IEEE
+       Transactions on Information Theory, 1967.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktransfer.metrics import knn_score
+    >>> round(knn_score(*load_iris(return_X_y=True)), 3)
+    0.967
+    """
+    X, y = to_host(X, y)
+    task = check_task("knn_score", y, task)
+    if metric not in ("cosine", "euclidean"):
+        raise ValueError(
+            "The 'metric' parameter must be one of ['cosine', 'euclidean']. "
+            f"Got {metric!r} instead."
+        )
+    if not 1 <= n_neighbors < len(X):
+        raise ValueError(
+            "n_neighbors must be at least 1 and less than the number of samples, "
+            f"{len(X)}. Got {n_neighbors!r} instead."
+        )
+    if metric == "cosine":
+        X = normalize(X)  # on the sphere Euclidean distance orders as the angle does
+    if np.max(np.ptp(X, axis=0)) <= 10 * np.finfo(X.dtype).eps * np.max(np.abs(X)):
+        raise ValueError("All samples are equally near: knn_score has no neighbours.")
+    search = NearestNeighbors(n_neighbors=n_neighbors).fit(X)
+    # Without an argument scikit-learn leaves out each sample itself, by its index.
+    neighbors = search.kneighbors(return_distance=False)
+    if task == "regression":
+        Y = _varying_numbers(y, X)
+        return float(r2_score(Y, Y[neighbors].mean(axis=1)))
+    scores = [
+        np.mean(_vote(codes[neighbors]) == codes)
+        for codes in label_columns(y, X, task, allow_constant=True)
+    ]
+    return float(np.mean(scores))
+
+
+def check_task(
+    metric: str, y: Any, task: str = "auto", tasks: tuple[str, ...] = TASKS
+) -> str:
+    """Name the task that `y` poses, if the metric takes it."""
+    task = infer_task(y, task)
+    if task not in tasks:
+        raise ValueError(
+            f"{metric} takes {', '.join(tasks)} targets, but this is a {task} target."
+        )
+    return task
+
+
+def to_host(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Validate features of at least two samples; bring them and targets to the host."""
+    get_namespace(X=X, y=y)
+    return to_numpy(check_features(X, min_samples=2)), to_numpy(y)
+
+
+def label_columns(
+    y: np.ndarray, X: np.ndarray, task: str, *, allow_constant: bool = False
+) -> list[np.ndarray]:
+    """Class codes of every label: one column for classes, several for indicators."""
+    if task == "classification":
+        # In the order of their first samples, so that names mean nothing.
+        _, codes = encode_labels(y, X)
+        _, first = np.unique(codes, return_index=True)
+        return [np.argsort(np.argsort(first))[codes]]
+    Y = check_numeric_target(y, X)
+    if Y.ndim != 2 or not np.isin(Y, (0, 1)).all():
+        raise ValueError(
+            "A multilabel target must hold 0/1 indicators of shape (n_samples, "
+            "n_labels)."
+        )
+    constant = np.flatnonzero(np.ptp(Y, axis=0) == 0)
+    if len(constant) and not allow_constant:
+        raise ValueError(f"Label {constant[0]} is constant: leave it out.")
+    return list(Y.T.astype(int))
+
+
+def _varying_numbers(y: np.ndarray, X: np.ndarray) -> np.ndarray:
+    Y = check_numeric_target(y, X)
+    constant = np.flatnonzero(np.ptp(Y.reshape(len(Y), -1), axis=0) == 0)
+    if len(constant):
+        raise ValueError(f"Target {constant[0]} is constant: R^2 is 0 / 0.")
+    return Y
+
+
+def _folds(codes: np.ndarray, cv: int, random_state: Any) -> PredefinedSplit:
+    """Deal the samples out, class after class: folds of equal size and make-up."""
+    order = check_random_state(random_state).permutation(len(codes))
+    order = order[np.argsort(codes[order], kind="stable")]
+    fold = np.empty(len(codes), dtype=int)
+    fold[order] = np.arange(len(codes)) % cv
+    return PredefinedSplit(fold)
+
+
+def _vote(labels: np.ndarray) -> np.ndarray:
+    """Most frequent label of each row; among equals that of the first."""
+    same = labels[:, :, None] == labels[:, None, :]
+    # Argmax takes the first, and that is the nearest of the tied classes.
+    winner = np.argmax(same.sum(axis=2), axis=1)
+    return labels[np.arange(len(labels)), winner]

@@ -1,0 +1,95 @@
+"""What several metrics compute of the same features and labels, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sktransfer.linear_model import SufficientStatistics
+from sktransfer.linear_model._statistics import Spectrum
+from sktransfer.utils._array_api import (
+    chunks,
+    from_numpy,
+    get_namespace,
+    to_numpy,
+)
+from sktransfer.utils._validation import check_features, encode_labels
+
+
+class LabelledFeatures:
+    """Features with class labels: validated, encoded, and measured on demand.
+
+    A score function makes one of its own; the scorers and the selector make one for
+    all metrics of a candidate, so that none pays for another's Gram matrix.
+
+    Parameters
+    ----------
+    X : array-like of shape (n_samples, n_features)
+    y : array-like of shape (n_samples,)
+        Class labels.
+    statistics : SufficientStatistics, optional
+        Those of `X` and `y`, where somebody has them already.
+
+    Attributes
+    ----------
+    X : array of shape (n_samples, n_features), float32 or float64
+    classes : ndarray of shape (n_classes,)
+    codes : integer array of shape (n_samples,), beside `X`
+    counts : ndarray of shape (n_classes,), float64
+    """
+
+    def __init__(self, X: Any, y: Any, statistics: SufficientStatistics | None = None):
+        self.X = check_features(X, min_samples=2)
+        self.xp, self.device = get_namespace(X=self.X)
+        self.classes, self.codes = encode_labels(y, self.X)
+        self.counts = np.bincount(to_numpy(self.codes)).astype(np.float64)
+        if statistics is not None:
+            # Shadows the cached property of the same name.
+            self.statistics = statistics
+
+    @cached_property
+    def statistics(self) -> SufficientStatistics:
+        """Class sums, Gram matrix and the spectrum that it keeps."""
+        statistics = SufficientStatistics(self.X.shape[1], n_classes=len(self.classes))
+        return statistics.update(self.X, self.codes)
+
+    @property
+    def spectrum(self) -> Spectrum:
+        """Spectrum of the features as they are."""
+        return self.statistics.spectrum
+
+    @cached_property
+    def mean(self) -> Any:
+        """Mean of the features, float64, of shape (n_features,)."""
+        return self.statistics.feature_mean
+
+    @cached_property
+    def centred_square_norms(self) -> np.ndarray:
+        """||x_i - mean||^2 of every sample, on the host, of shape (n_samples,)."""
+        xp = self.xp
+        mean = xp.astype(self.mean, self.X.dtype)
+        parts = [
+            xp.sum((self.X[rows, :] - mean) ** 2, axis=1)
+            for rows in chunks(self.X.shape[0], 1024)
+        ]
+        return to_numpy(xp.concat(parts)).astype(np.float64)
+
+    @cached_property
+    def sorted_by_class(self) -> list[Any]:
+        """Indices of the samples of every class, beside `X`."""
+        codes = to_numpy(self.codes)
+        order = np.argsort(codes, kind="stable")
+        bounds = np.cumsum(self.counts.astype(int))[:-1]
+        return [
+            from_numpy(members, self.xp, self.device)
+            for members in np.split(order, bounds)
+        ]
+
+    def class_rows(self, X: Any = None) -> Iterator[Any]:
+        """Yield the rows of every class, of `X` or of what was made of it."""
+        X = self.X if X is None else X
+        for members in self.sorted_by_class:
+            yield X[members, :]

@@ -1,0 +1,402 @@
+"""LDA, linear probe and neighbours; and what every metric that fits has in common."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.datasets import make_blobs
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import r2_score
+from sklearn.preprocessing import StandardScaler
+
+from sktransfer.metrics._heads import _folds, knn_score, lda_score, linear_probe_score
+from sktransfer.metrics._laplace import laplace_evidence_score
+from sktransfer.metrics._mixture import nleep_score
+from sktransfer.metrics._similarity import parc_score
+
+METRICS = [
+    nleep_score,
+    parc_score,
+    lda_score,
+    linear_probe_score,
+    knn_score,
+    laplace_evidence_score,
+]
+ALL_TASKS = [parc_score, linear_probe_score, knn_score, laplace_evidence_score]
+LABEL_METRICS = [nleep_score, lda_score]
+# The folds of the probe hang on the order of the samples.
+ORDER_FREE = [metric for metric in METRICS if metric is not linear_probe_score]
+# Ledoit's and Wolf's shrinkage counts features.
+EXACT_UNDER_DUPLICATION = [metric for metric in METRICS if metric is not lda_score]
+NAMES = {
+    "strings": np.array(["zebra", "ant", "mole"]),
+    "objects": np.array(["zebra", "ant", "mole"], dtype=object),
+    "gaps": np.array([9, 0, 2]),
+    "floats": np.array([2.0, 0.0, 1.0]),
+}
+metrics = pytest.mark.parametrize("metric", METRICS)
+
+
+def blobs(seed, n_samples=90, n_features=5, n_classes=3):
+    X, y = make_blobs(
+        n_samples, n_features, centers=n_classes, cluster_std=6.0, random_state=seed
+    )
+    return X, y
+
+
+@pytest.fixture
+def data(global_random_seed):
+    return blobs(global_random_seed)
+
+
+@metrics
+def test_result_is_a_finite_float_and_repeats(metric, data):
+    score = metric(*data)
+    assert type(score) is float
+    assert np.isfinite(score)
+    assert metric(*data) == score
+
+
+@metrics
+@pytest.mark.parametrize("names", NAMES)
+def test_names_of_labels_mean_nothing(metric, names, data):
+    X, y = data
+    assert metric(X, NAMES[names][y]) == pytest.approx(metric(X, y), rel=1e-6)
+
+
+@metrics
+def test_boolean_labels(metric, data):
+    X, y = data
+    assert metric(X, y > 0) == pytest.approx(metric(X, (y > 0).astype(int)), rel=1e-6)
+
+
+@metrics
+def test_lists_are_arrays(metric, data):
+    X, y = data
+    assert metric(X.tolist(), y.tolist()) == pytest.approx(metric(X, y))
+
+
+@pytest.mark.parametrize("metric", ORDER_FREE)
+def test_order_of_samples_means_nothing(metric, data, global_random_seed):
+    X, y = data
+    order = np.random.default_rng(global_random_seed).permutation(len(y))
+    assert metric(X[order], y[order]) == pytest.approx(metric(X, y), abs=1e-5)
+
+
+@metrics
+@pytest.mark.parametrize("factor", [1e-4, 1e4])
+def test_scale_means_nothing(metric, factor, data):
+    X, y = data
+    assert metric(factor * X, y) == pytest.approx(metric(X, y), abs=1e-5)
+
+
+@pytest.mark.parametrize("metric", EXACT_UNDER_DUPLICATION)
+def test_copies_of_features_mean_nothing(metric, data):
+    X, y = data
+    # An accuracy may move by the one sample that the solver leaves on the border.
+    tolerance = 1.5 / len(y) if metric is linear_probe_score else 1e-4
+    assert metric(np.hstack([X, X]), y) == pytest.approx(metric(X, y), abs=tolerance)
+
+
+@metrics
+def test_float32_is_as_good_as_float64(metric, data):
+    X, y = data
+    X = X.astype(np.float32)
+    exact = metric(X.astype(np.float64), y)
+    assert metric(X, y) == pytest.approx(exact, abs=1e-4)
+
+
+@metrics
+def test_memory_layout_means_nothing_and_inputs_stay(metric, data):
+    X, y = data
+    expected = metric(X, y)
+    wide = np.zeros((2 * X.shape[0], 2 * X.shape[1]))
+    wide[::2, ::2] = X
+    frozen = X.copy()
+    frozen.flags.writeable = False
+    frozen_y = y.copy()
+    frozen_y.flags.writeable = False
+    for given in (np.asfortranarray(X), wide[::2, ::2], frozen):
+        before = given.copy()
+        assert metric(given, frozen_y) == pytest.approx(expected, abs=1e-6)
+        np.testing.assert_array_equal(given, before)
+
+
+@metrics
+def test_torch_tensors(metric, data):
+    torch = pytest.importorskip("torch")
+    X, y = data
+    tensors = torch.tensor(X, requires_grad=True), torch.tensor(y)
+    assert metric(*tensors) == pytest.approx(metric(X, y))
+    with pytest.raises(ValueError, match="one library"):
+        metric(tensors[0], y)
+
+
+@metrics
+@pytest.mark.parametrize(
+    "shape", [{"n_classes": 2}, {"n_samples": 24, "n_features": 60}], ids=str
+)
+def test_two_classes_and_fewer_samples_than_features(metric, shape, global_random_seed):
+    assert np.isfinite(metric(*blobs(global_random_seed, **shape)))
+
+
+@metrics
+def test_constant_feature(metric, data):
+    X, y = data
+    X = np.column_stack([X, np.full(len(X), 3.0)])
+    assert np.isfinite(metric(X, y))
+
+
+@metrics
+def test_class_of_one_sample(metric, data):
+    X, y = data
+    y = y.copy()
+    y[0] = 3
+    assert np.isfinite(metric(X, y))
+
+
+@metrics
+def test_classes_of_one_sample_only(metric, data):
+    X, _ = data
+    y = np.arange(12)
+    if metric in (parc_score, nleep_score, lda_score, linear_probe_score):
+        message = "equally dissimilar|components|variance|2 samples"
+        with pytest.raises(ValueError, match=message):
+            metric(X[:12], y)
+    else:
+        assert np.isfinite(metric(X[:12], y))
+
+
+@metrics
+@pytest.mark.parametrize("value", [0.0, 2.5])
+def test_equal_samples(metric, value, data):
+    _, y = data
+    X = np.full((len(y), 4), value)
+    if metric is linear_probe_score:
+        assert metric(X, y) == pytest.approx(1 / 3, abs=0.05)
+    elif metric is laplace_evidence_score and value:
+        assert metric(X, y) == pytest.approx(-np.log(3))
+    else:
+        with pytest.raises(ValueError, match=r"[Aa]ll (samples|pairs|features)"):
+            metric(X, y)
+
+
+@metrics
+def test_refused_inputs(metric, data):
+    X, y = data
+    broken = X.copy()
+    broken[0, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        metric(broken, y)
+    with pytest.raises(ValueError, match="inconsistent"):
+        metric(X, y[1:])
+    with pytest.raises(ValueError, match=r"at least 2 classes|equally|constant"):
+        metric(X, np.zeros_like(y))
+
+
+@pytest.mark.parametrize("metric", LABEL_METRICS)
+@pytest.mark.parametrize("task", ["regression", "multilabel"])
+def test_labels_only(metric, task, data):
+    X, y = data
+    target = y + 0.5 if task == "regression" else np.eye(3)[y]
+    with pytest.raises(ValueError, match=rf"{metric.__name__}.*{task}"):
+        metric(X, target)
+
+
+@pytest.mark.parametrize("metric", ALL_TASKS)
+def test_tasks(metric, data):
+    X, y = data
+    numbers = X @ np.arange(1.0, 6.0) + y
+    assert np.isfinite(metric(X, numbers))
+    assert np.isfinite(metric(X, np.column_stack([numbers, X[:, 0] ** 2])))
+    assert np.isfinite(metric(X, np.eye(3, dtype=int)[y]))
+    assert metric(X, y / 10, task="regression") == metric(X, y / 10)
+    assert metric(X, y, task="regression") != metric(X, y)
+    with pytest.raises(ValueError, match="sorting"):
+        metric(X, y, task="sorting")
+    with pytest.raises(ValueError, match="indicators"):
+        metric(X, y, task="multilabel")
+    with pytest.raises(ValueError, match=r"constant|equally"):
+        metric(X, np.full(len(y), 0.5))
+
+
+# ------------------------------------------------------------------------- LDA
+
+
+def test_lda_is_shrunk_discriminant_analysis(data):
+    X, y = data
+    Z = StandardScaler().fit_transform(X)
+    residuals = Z - np.stack([Z[y == c].mean(axis=0) for c in range(3)])[y]
+    shrinkage = ledoit_wolf_shrinkage(residuals, assume_centered=True)
+    oracle = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(Z, y)
+    expected = oracle.predict_proba(Z)[np.arange(len(y)), y].mean()
+    assert lda_score(X, y) == pytest.approx(expected, abs=1e-5)
+
+
+def test_lda_ignores_the_scale_of_single_features(data):
+    X, y = data
+    assert lda_score(X * np.logspace(-3, 3, 5), y) == pytest.approx(lda_score(X, y))
+
+
+def test_lda_of_noise_and_of_separate_classes(global_random_seed):
+    X, y = blobs(global_random_seed, n_samples=900)
+    noise = np.random.default_rng(global_random_seed).normal(size=X.shape)
+    assert lda_score(noise, y) == pytest.approx(1 / 3, abs=0.02)
+    assert lda_score(noise + 50 * np.eye(3, 5)[y], y) == pytest.approx(1)
+
+
+# ------------------------------------------------------------------------- probe
+
+
+def dealt(codes, cv, seed):
+    """Deal samples to folds, class after class, one by one."""
+    order = np.random.RandomState(seed).permutation(len(codes))
+    fold, turn = {}, 0
+    for c in sorted(set(codes)):
+        for i in order:
+            if codes[i] == c:
+                fold[i] = turn % cv
+                turn += 1
+    return np.array([fold[i] for i in range(len(codes))])
+
+
+def test_probe_by_hand(data, global_random_seed):
+    X, y = data
+    first = list(dict.fromkeys(y))
+    codes = np.array([first.index(label) for label in y])
+    fold = dealt(codes, 5, global_random_seed)
+    hits = 0
+    for k in range(5):
+        train = fold != k
+        mean, std = X[train].mean(axis=0), X[train].std(axis=0)
+        head = LogisticRegression(C=2.0, max_iter=1000)
+        head.fit((X[train] - mean) / std, codes[train])
+        hits += np.sum(head.predict((X[~train] - mean) / std) == codes[~train])
+    score = linear_probe_score(X, y, random_state=global_random_seed)
+    assert score == pytest.approx(hits / len(y))
+
+
+def test_ridge_probe_by_hand(global_random_seed):
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.normal(size=(30, 3))
+    y = X @ [1.0, 2.0, 0.0] + rng.normal(size=30)
+    fold, held_out = dealt(np.zeros(30), 5, 0), np.empty(30)
+
+    def ridge(A, b, alpha, A_new):
+        shift = A.mean(axis=0)
+        C = A - shift
+        w = np.linalg.solve(C.T @ C + alpha * np.eye(3), C.T @ (b - b.mean()))
+        return (A_new - shift) @ w + b.mean()
+
+    for k in range(5):
+        train = fold != k
+        mean, std = X[train].mean(axis=0), X[train].std(axis=0)
+        A, b, others = (X[train] - mean) / std, y[train], (X[~train] - mean) / std
+
+        def left_out(alpha, A=A, b=b):
+            keep = ~np.eye(len(b), dtype=bool)
+            parts = [ridge(A[m], b[m], alpha, A[i : i + 1]) for i, m in enumerate(keep)]
+            return np.mean((np.concatenate(parts) - b) ** 2)
+
+        alpha = min(10.0 ** np.arange(-1, 7), key=left_out)
+        held_out[~train] = ridge(A, b, alpha, others)
+    assert linear_probe_score(X, y) == pytest.approx(r2_score(y, held_out))
+
+
+def test_probe_of_several_labels_is_the_mean(data):
+    X, y = data
+    Y = np.column_stack([np.eye(3)[y], X[:, 0] > np.median(X[:, 0])]).astype(int)
+    single = [linear_probe_score(X, column) for column in Y.T]
+    assert linear_probe_score(X, Y) == pytest.approx(np.mean(single), abs=0.02)
+
+
+def test_folds_are_even_and_hold_every_class():
+    codes = np.repeat([0, 1, 2], [11, 2, 30])
+    fold = _folds(codes, 5, 0).test_fold
+    assert np.ptp(np.bincount(fold)) <= 1
+    for c in range(3):
+        assert np.ptp(np.bincount(fold[codes == c], minlength=5)) <= 1
+
+
+def test_probe_with_more_folds_than_samples(global_random_seed):
+    X, y = blobs(global_random_seed, n_samples=12)
+    assert linear_probe_score(X, y, cv=50) == linear_probe_score(X, y, cv=12)
+
+
+def test_probe_parameters(data):
+    with pytest.raises(ValueError, match="cv"):
+        linear_probe_score(*data, cv=1)
+
+
+# ------------------------------------------------------------------------- neighbours
+
+
+def neighbours(X, k, metric):
+    """Indices of the k nearest other samples, sample by sample."""
+    lists = []
+    for i, x in enumerate(X):
+        if metric == "cosine":
+            norms = np.linalg.norm(X, axis=1) * np.linalg.norm(x)
+            distance = 1 - X @ x / norms
+        else:
+            distance = np.linalg.norm(X - x, axis=1)
+        distance[i] = np.inf
+        lists.append(np.argsort(distance, kind="stable")[:k])
+    return lists
+
+
+def elected(labels):
+    counts = {label: list(labels).count(label) for label in labels}
+    return next(x for x in labels if counts[x] == max(counts.values()))
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("k", [1, 4, 5])
+def test_knn_by_hand(metric, k, data):
+    X, y = data
+    lists = neighbours(X, k, metric)
+    hits = [elected(y[near]) == label for near, label in zip(lists, y, strict=True)]
+    assert knn_score(X, y, n_neighbors=k, metric=metric) == pytest.approx(np.mean(hits))
+    numbers = X[:, 0] + X[:, 1] ** 2
+    expected = r2_score(numbers, [numbers[near].mean() for near in lists])
+    score = knn_score(X, numbers, n_neighbors=k, metric=metric)
+    assert score == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_knn_counts_duplicates_but_not_the_sample_itself(metric, global_random_seed):
+    rng = np.random.default_rng(global_random_seed)
+    X = np.repeat(rng.normal(size=(20, 3)), 2, axis=0)
+    pairs = np.repeat(np.arange(20), 2)
+    assert knn_score(X, pairs, n_neighbors=1, metric=metric) == 1.0
+    alternating = np.tile([0, 1], 20)
+    assert knn_score(X, alternating, n_neighbors=1, metric=metric) == 0.0
+
+
+def test_knn_when_duplicates_fill_the_neighbourhood():
+    X = np.repeat([[1.0, 0.0], [0.0, 1.0]], 30, axis=0)
+    assert knn_score(X, np.repeat([0, 1], 30)) == 1.0
+
+
+def test_knn_of_several_labels_is_the_mean(data):
+    X, y = data
+    Y = np.eye(3, dtype=int)[y]
+    single = [knn_score(X, column, n_neighbors=4) for column in Y.T]
+    assert knn_score(X, Y, n_neighbors=4) == pytest.approx(np.mean(single))
+
+
+def test_knn_takes_samples_without_direction(data):
+    X, y = data
+    X = X.copy()
+    X[:3] = 0
+    assert np.isfinite(knn_score(X, y))
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"n_neighbors": 0}, {"n_neighbors": 90}, {"metric": "angle"}]
+)
+def test_knn_parameters(parameters, data):
+    with pytest.raises(ValueError, match=next(iter(parameters))):
+        knn_score(*data, **parameters)

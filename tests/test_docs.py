@@ -1,0 +1,36 @@
+"""What the README and the docs say is what the code has."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_tables_of_metrics_are_up_to_date():
+    script = runpy.run_path(str(ROOT / "docs" / "update_metrics_table.py"))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert script["readme_with_table"](readme) == readme
+    table = (ROOT / "docs" / "metrics_table.rst.inc").read_text("utf-8")
+    assert script["rst_table"]() == table
+
+
+def test_example_of_the_readme_runs():
+    pytest.importorskip("torch")
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    assert len(code.strip().splitlines()) <= 12
+    exec(compile(code, "README.md", "exec"), {})
+
+
+def test_examples_of_the_user_guide_run():
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    guide = str(ROOT / "docs" / "user_guide.rst")
+    failures, tried = doctest.testfile(guide, module_relative=False, optionflags=flags)
+    assert tried > 5
+    assert failures == 0
