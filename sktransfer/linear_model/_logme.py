@@ -79,7 +79,7 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     statistics_ : SufficientStatistics
         What has been seen.
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
 
     See Also
     --------
@@ -238,7 +238,7 @@ class LogMEClassifier(EvidenceMixin, ClassifierMixin, BaseEstimator):
     std_error_ : float
     statistics_ : SufficientStatistics
     n_features_in_ : int
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
 
     See Also
     --------

@@ -239,11 +239,10 @@ def rank_aggregate(scores: Any) -> np.ndarray:
 
     Parameters
     ----------
-    scores : mapping of str to array-like of shape (n_models,), or array-like of shape \
-            (n_models, n_metrics)
-        Scores by metric, larger is better; their units do not matter. A NaN (a model
-        that a metric could not score) comes last in its metric, behind minus infinity;
-        several share the last ranks.
+    scores : mapping or array-like of shape (n_models, n_metrics)
+        Scores of each metric, by name or as columns; larger is better, and units do
+        not matter. A NaN (a model that a metric could not score) comes last in its
+        metric, behind minus infinity; several share the last ranks.
 
     Returns
     -------

@@ -116,7 +116,8 @@ def _components(data: LabelledFeatures, n_components: int) -> Any:
     if values[-1] <= 1e-12 * s[0]:
         raise ValueError("All samples have the same features: nothing tells classes.")
     vectors = vectors[:, values > 1e-12 * s[0]]
-    return data.spectrum.basis @ from_numpy(vectors, data.xp, data.device)
+    vectors = from_numpy(vectors, data.xp, data.device)
+    return data.spectrum.eigenbasis.combine(vectors)
 
 
 def _class_moments(
