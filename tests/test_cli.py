@@ -6,7 +6,6 @@ import csv
 import os
 import subprocess
 import sys
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -302,9 +301,6 @@ class TestDemo:
     def test_tables(self, monkeypatch, capsys):
         pytest.importorskip("torch")
         pytest.importorskip("safetensors")
-        data = resources.files("sktransfer.datasets") / "data" / "zoo"
-        if not (data / "digits_fine_tuned.csv").is_file():
-            pytest.skip("the accuracies of the fine-tuned zoo are not there yet")
         from sktransfer.datasets import load_target, load_zoo_cards
 
         monkeypatch.setenv("COLUMNS", "80")

@@ -37,9 +37,7 @@ class Posterior:
 
     def compact(self) -> Posterior:
         """The same posterior without what only its variance needs."""
-        small = replace(
-            self, spectrum=replace(self.spectrum, eigenbasis=None, left=None)
-        )
+        small = replace(self, spectrum=replace(self.spectrum, eigenbasis=None))
         # Cached properties of a frozen dataclass live in its __dict__.
         small.__dict__.update(coef=self.coef, intercept=self.intercept)
         return small

@@ -49,8 +49,6 @@ class Spectrum:
         as only the n - 1 contrasts of a target are left.
     feature_mean, target_mean : array of shape (n_features,), ndarray (n_targets,)
         What was subtracted; None where nothing was.
-    left : array of shape (n_samples, rank) or None
-        U, where the spectrum came from the rows (fewer samples than features).
     """
 
     eigenvalues: np.ndarray
@@ -61,7 +59,6 @@ class Spectrum:
     n_samples: float
     feature_mean: Any = None
     target_mean: np.ndarray | None = None
-    left: Any = None
 
     @property
     def basis(self) -> Any:
@@ -278,7 +275,7 @@ class SufficientStatistics:
         if centred:
             norms = np.maximum(norms - self.n_samples * target_mean**2, 0.0)
         solve = self._from_gram if self._gram is not None else self._from_rows
-        values, basis, projections, left = solve(feature_mean, target_mean, xp)
+        values, basis, projections = solve(feature_mean, target_mean, xp)
 
         residual = np.maximum(norms - np.sum(projections**2, axis=0), 0.0)
         n_samples = self.n_samples - centred
@@ -294,7 +291,6 @@ class SufficientStatistics:
             n_samples=n_samples,
             feature_mean=feature_mean,
             target_mean=target_mean,
-            left=left,
         )
 
     def _rounding(
@@ -318,7 +314,7 @@ class SufficientStatistics:
             cross = cross - weighted[:, None] * target_mean
         values, basis = self._eigh(matrix, xp)
         projections = to_numpy(basis.project(cross)) / np.sqrt(values)[:, None]
-        return values, basis, projections, None
+        return values, basis, projections
 
     def _from_rows(self, feature_mean: Any, target_mean: Any, xp: Any) -> tuple:
         X = xp.concat([rows[0] for rows in self._rows])
@@ -344,4 +340,4 @@ class SufficientStatistics:
         left = basis.vectors
         scale = from_numpy(1 / np.sqrt(values), xp, device(X))
         basis = Eigenbasis(cross_product(X, left, xp) * scale)
-        return values, basis, to_numpy(left).T @ targets, left
+        return values, basis, to_numpy(left).T @ targets

@@ -216,8 +216,7 @@ def _check_parameters(variant: str, distortion: float | None) -> float:
 
 def _sorted_rows(data: LabelledFeatures) -> Any:
     """A copy of the features, class after class, so that a class is a slice."""
-    order = data.xp.concat(data.sorted_by_class)
-    return data.xp.take(data.X, order, axis=0)
+    return data.xp.take(data.X, data.class_order, axis=0)
 
 
 def _prepared(Z: Any, variant: str, normalize: bool | None) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -78,18 +77,7 @@ class LabelledFeatures:
         return to_numpy(xp.concat(parts)).astype(np.float64)
 
     @cached_property
-    def sorted_by_class(self) -> list[Any]:
-        """Indices of the samples of every class, beside `X`."""
-        codes = to_numpy(self.codes)
-        order = np.argsort(codes, kind="stable")
-        bounds = np.cumsum(self.counts.astype(int))[:-1]
-        return [
-            from_numpy(members, self.xp, self.device)
-            for members in np.split(order, bounds)
-        ]
-
-    def class_rows(self, X: Any = None) -> Iterator[Any]:
-        """Yield the rows of every class, of `X` or of what was made of it."""
-        X = self.X if X is None else X
-        for members in self.sorted_by_class:
-            yield X[members, :]
+    def class_order(self) -> Any:
+        """Indices of the samples, class after class, beside `X`."""
+        order = np.argsort(to_numpy(self.codes), kind="stable")
+        return from_numpy(order, self.xp, self.device)
