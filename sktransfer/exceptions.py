@@ -18,7 +18,9 @@ class CandidateFailedWarning(FitFailedWarning):
 
 
 class UnboundedEvidenceWarning(UserWarning):
-    """A target is an exact linear function of the features: its evidence is infinite.
+    """A target is fitted exactly, so that its evidence has no maximum.
 
-    Usually the target has leaked into the features.
+    It is infinite with many more samples than directions of the features: usually the
+    target has leaked into them. With hardly more, repeated samples are the usual
+    reason, and the evidence is taken at a stated bound.
     """

@@ -15,7 +15,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.exceptions import UnboundedEvidenceWarning
 from sktransfer.linear_model._evidence import maximise_evidence
+from sktransfer.linear_model._exact_fit import measure_residual
 from sktransfer.linear_model._posterior import Posterior
+from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._validation import check_features, check_weights
@@ -24,7 +26,7 @@ from sktransfer.utils._validation import check_features, check_weights
 def standard_error(
     influence: np.ndarray, sample_weight: np.ndarray | None = None
 ) -> float:
-    """Infinitesimal-jackknife standard error, std(psi) / sqrt(n).
+    """Jackknife standard error of a mean over samples, std(psi) / sqrt(n).
 
     Parameters
     ----------
@@ -108,11 +110,14 @@ class EvidenceMixin:
         X, targets = self._check(X, y, restart=True)
         weights = check_weights(sample_weight, X)
         self._update(X, targets, weights)
-        posterior = self._solve()
+
+        def target_rows(rows: slice) -> Any:
+            return self._target_rows(targets[rows, ...], X)
+
+        spectrum = measure_residual(self._spectrum(), X, target_rows, weights)
+        posterior = self._posterior = self._maximise(spectrum)
         if self.std_error:
-            self._influence = posterior.influence(
-                X, lambda rows: self._target_rows(targets[rows, ...], X)
-            )
+            self._influence = posterior.influence(X, target_rows, weights)
             host = None if weights is None else to_numpy(weights)
             self._std_error = standard_error(to_numpy(self._influence), host)
         return self
@@ -134,6 +139,7 @@ class EvidenceMixin:
         -------
         self
         """
+        self._check_stream()
         X, targets = self._check(X, y, restart=not self.__sklearn_is_fitted__())
         self._update(X, targets, check_weights(sample_weight, X))
         return self
@@ -160,6 +166,15 @@ class EvidenceMixin:
         fresh = type(self)(**{**self.get_params(deep=False), "std_error": False})
         return fresh.fit(X, y, sample_weight).logme_
 
+    def _check_stream(self) -> None:
+        """Refuse bad parameters, which may have changed, and a model of means only."""
+        self._validate_params()
+        if getattr(self, "statistics_", self) is None:
+            raise ValueError(
+                f"This {type(self).__name__} keeps predictive means only, so that "
+                "partial_fit has nothing to add to; use fit, with all samples."
+            )
+
     def _check(self, X: Any, y: Any, *, restart: bool) -> tuple[Any, Any]:
         if y is None:
             raise ValueError(
@@ -183,19 +198,26 @@ class EvidenceMixin:
     def _solve(self) -> Posterior:
         """The posterior given all that has been seen; solved for once."""
         check_is_fitted(self)
-        if self._posterior is not None:
-            return self._posterior
+        if self._posterior is None:
+            self._posterior = self._maximise(self._spectrum())
+        return self._posterior
+
+    def _spectrum(self) -> Spectrum:
         statistics = self.statistics_
         self._check_solvable(statistics)
-        spectrum = (
-            statistics.centred_spectrum if self.fit_intercept else statistics.spectrum
-        )
+        if self.fit_intercept:
+            return statistics.centred_spectrum
+        return statistics.spectrum
+
+    def _maximise(self, spectrum: Spectrum) -> Posterior:
+        """The posterior at the maximum of the evidence; warns where there is none."""
         maximum = maximise_evidence(
             spectrum.eigenvalues,
             spectrum.projections,
             spectrum.residual,
             spectrum.target_norms,
             spectrum.n_samples,
+            n_distinct=spectrum.n_distinct,
             algorithm=self.algorithm,
             tol=self.tol,
             max_iter=self.max_iter,
@@ -206,23 +228,39 @@ class EvidenceMixin:
                 f"{self.max_iter} iterations for {self._name_targets(stuck)}; raise "
                 "max_iter or use algorithm='newton'.",
                 ConvergenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
+        copies = spectrum.n_rows - spectrum.n_distinct
+        repeated = f" {copies} samples repeat others." if copies else ""
         if (unbounded := np.isposinf(maximum.log_evidence)).any():
             warnings.warn(
                 f"The features explain {self._name_targets(unbounded)} without any "
-                "error: the evidence is infinite. Has the target leaked into them?",
+                "error: the evidence is infinite. Has the target leaked into them?"
+                f"{repeated}",
                 UnboundedEvidenceWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
-        self._posterior = Posterior(spectrum, maximum)
-        return self._posterior
+        if maximum.bounded.any():
+            warnings.warn(
+                f"The features fit {self._name_targets(maximum.bounded)} exactly on "
+                "hardly more samples than they have directions, and the evidence has "
+                "no maximum: its value is the one at alpha / beta = 1e-8 times the "
+                f"smallest eigenvalue.{repeated} Remove repeated samples, or use more.",
+                UnboundedEvidenceWarning,
+                stacklevel=4,
+            )
+        return Posterior(spectrum, maximum)
 
     def _check_solvable(self, statistics: SufficientStatistics) -> None:
         name = type(self).__name__
         if statistics.n_rows < 2:
             raise ValueError(
                 f"{name} needs at least 2 samples; got n_samples = {statistics.n_rows}."
+            )
+        if self.fit_intercept and statistics.n_samples <= 1:
+            raise ValueError(
+                f"{name} with an intercept needs sample weights that sum to more than "
+                f"1; got a sum of {statistics.n_samples:.6g}."
             )
         if (zero := statistics.target_norms == 0).any():
             why = "no sample has it" if hasattr(self, "classes_") else "all zero"
@@ -311,7 +349,7 @@ class EvidenceMixin:
 
     @property
     def influence_(self) -> Any:
-        """Derivative of the log evidence by each sample's weight, in nats."""
+        """Log density of each sample given the others, in nats."""
         return self._needs_std_error("influence_", self._influence)
 
     @property

@@ -13,10 +13,18 @@ from typing import Any
 import numpy as np
 from scipy.linalg import lapack
 
-from sktransfer.utils._array_api import is_numpy_namespace, to_numpy
+from sktransfer.utils._array_api import (
+    chunks,
+    from_numpy,
+    get_namespace,
+    is_numpy_namespace,
+    to_numpy,
+)
 
 # Below, the eigenvectors cost nothing worth saving.
 _LARGE = 256
+# Features that are converted to float64 at once.
+_COLUMNS = 4096
 
 
 class Eigenbasis:
@@ -42,6 +50,11 @@ class Eigenbasis:
     def combine(self, W: Any) -> Any:
         """Return V W."""
         return self.vectors @ W
+
+    def leading(self, rank: int) -> Eigenbasis:
+        """The first `rank` eigenvectors."""
+        xp, _ = get_namespace(vectors=self.vectors)
+        return Eigenbasis(xp.asarray(self.vectors[:, :rank], copy=True))
 
 
 class FactoredEigenbasis(Eigenbasis):
@@ -79,6 +92,10 @@ class FactoredEigenbasis(Eigenbasis):
         """Return V W."""
         return self._rotate(self.inner @ W, "N")
 
+    def leading(self, rank: int) -> FactoredEigenbasis:
+        """The first `rank` eigenvectors."""
+        return FactoredEigenbasis(self.reflectors, self.tau, self.inner[:, :rank])
+
     def _rotate(self, A: np.ndarray, trans: str) -> np.ndarray:
         """Q A, or Q^T A; the first reflector leaves the first row alone."""
         rest = np.asfortranarray(A[1:])
@@ -88,21 +105,87 @@ class FactoredEigenbasis(Eigenbasis):
         return np.concatenate([A[:1], rotated])
 
 
-def eigh(matrix: Any, floor: float, xp: Any) -> tuple[np.ndarray, Eigenbasis]:
-    """Eigenvalues above a share of the largest, and their eigenvectors.
+class RowEigenbasis(Eigenbasis):
+    """Right singular vectors V = F^T U S^-1 of few rows F, from the left ones.
 
     Parameters
     ----------
-    matrix : array of shape (n, n), float64, symmetric
-    floor : float
-        Eigenvalues up to this share of the largest count as zero.
+    X : array of shape (n, n_features)
+        Rows, float32 or float64.
+    mean : array of shape (n_features,), float64, or None
+        What is taken from every row.
+    root_weights : array of shape (n,), float64, or None
+        What every row is then multiplied by.
+    left : Eigenbasis
+        U, of shape (n, rank).
+    singular_values : ndarray of shape (rank,)
+        S.
+    """
+
+    def __init__(
+        self,
+        X: Any,
+        mean: Any,
+        root_weights: Any,
+        left: Eigenbasis,
+        singular_values: np.ndarray,
+    ):
+        self.X = X
+        self.mean = mean
+        self.root_weights = root_weights
+        self.left = left
+        self.singular_values = singular_values
+
+    @property
+    def example(self) -> Any:
+        """Some array of the namespace and device of V."""
+        return self.left.example
+
+    @cached_property
+    def vectors(self) -> Any:
+        """V as a matrix."""
+        return self.combine(np.eye(len(self.singular_values)))
+
+    def project(self, B: Any) -> Any:
+        """Return V^T B."""
+        return self.vectors.T @ B
+
+    def combine(self, W: Any) -> Any:
+        """Return V W."""
+        xp, where = get_namespace(X=self.X)
+        scale = from_numpy(1 / self.singular_values, xp, where)
+        left = self.left.combine(scale[:, None] * xp.asarray(W, device=where))
+        return xp.concat(
+            [block.T @ left for block in blocks(self.X, self.mean, self.root_weights)]
+        )
+
+
+def blocks(X: Any, mean: Any, root_weights: Any):
+    """Yield columns of rows less their mean, weighted, in float64."""
+    xp, _ = get_namespace(X=X)
+    for columns in chunks(X.shape[1], _COLUMNS):
+        block = xp.astype(X[:, columns], xp.float64, copy=False)
+        if mean is not None:
+            block = block - mean[columns]
+        if root_weights is not None:
+            block = block * root_weights[:, None]
+        yield block
+
+
+def eigh(matrix: Any) -> tuple[np.ndarray, Eigenbasis]:
+    """Eigenvalues, decreasing, and eigenvectors of a symmetric float64 matrix.
+
+    Parameters
+    ----------
+    matrix : array of shape (n, n)
 
     Returns
     -------
-    values : ndarray of shape (rank,)
-        Decreasing, on the host.
+    values : ndarray of shape (n,)
+        On the host.
     basis : Eigenbasis
     """
+    xp, _ = get_namespace(matrix=matrix)
     if is_numpy_namespace(xp) and matrix.shape[0] >= _LARGE:
         work = lapack.dsytrd_lwork(matrix.shape[0], lower=1)[0]
         reflectors, diagonal, off_diagonal, tau, _ = lapack.dsytrd(
@@ -110,20 +193,7 @@ def eigh(matrix: Any, floor: float, xp: Any) -> tuple[np.ndarray, Eigenbasis]:
         )
         values, inner, info = lapack.dstevd(diagonal, off_diagonal)
         if info == 0:
-            kept = _kept(values, floor)
-            basis = FactoredEigenbasis(reflectors, tau, inner[:, kept])
-            return values[kept].copy(), basis
+            basis = FactoredEigenbasis(reflectors, tau, inner[:, ::-1])
+            return values[::-1].copy(), basis
     values, vectors = xp.linalg.eigh(matrix)
-    values = to_numpy(values)
-    kept = _kept(values, floor)
-    rank = len(values[kept])
-    return values[kept].copy(), Eigenbasis(
-        xp.flip(vectors[:, len(values) - rank :], axis=1)
-    )
-
-
-def _kept(values: np.ndarray, floor: float) -> slice:
-    """Slice of the eigenvalues above the floor, largest first."""
-    rank = int(np.sum(values > floor * max(values[-1], 0.0)))
-    first = len(values) - rank
-    return slice(None, first - 1 if first else None, -1) if rank else slice(0, 0)
+    return to_numpy(values)[::-1].copy(), Eigenbasis(xp.flip(vectors, axis=1))

@@ -18,6 +18,11 @@ _U_MIN = -150.0
 _U_STEP = 0.25
 # Distance to an asymptote at which the slope of the evidence has its final sign.
 _U_MARGIN = 10.0
+# An exact fit is believed, and its evidence infinite, from so many different samples
+# for each direction of the features. Below, features fit because they are many.
+_BELIEVED = 1.25
+# Where t stops, as a share of the smallest eigenvalue, when nothing else stops it.
+_LEAST_T = 1e-8
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,9 @@ class EvidenceMaximum:
         gamma, the number of weights that the data determine.
     n_iter : ndarray of shape (n_targets,), int
     converged : ndarray of shape (n_targets,), bool
+    bounded : ndarray of shape (n_targets,), bool
+        Whether the evidence only creeps upwards as the noise vanishes, so that t was
+        stopped at 1e-8 of the smallest eigenvalue.
     """
 
     t: np.ndarray
@@ -44,6 +52,7 @@ class EvidenceMaximum:
     effective_dof: np.ndarray
     n_iter: np.ndarray
     converged: np.ndarray
+    bounded: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -58,9 +67,27 @@ class _Problem:
     z2: np.ndarray  # (rank, n_targets)
     residual: np.ndarray  # (n_targets,)
     n: float
+    n_distinct: float = math.inf
 
     def take(self, targets: np.ndarray) -> _Problem:
-        return _Problem(self.s, self.z2[:, targets], self.residual[targets], self.n)
+        return _Problem(
+            self.s, self.z2[:, targets], self.residual[targets], self.n, self.n_distinct
+        )
+
+    @property
+    def exact(self) -> np.ndarray:
+        """Targets that are fitted exactly by fewer directions than samples."""
+        return (self.residual == 0) & (len(self.s) < self.n)
+
+    @property
+    def creeping(self) -> np.ndarray:
+        """Those whose fit proves nothing, although the evidence rises for ever."""
+        return self.exact & (self.n_distinct < _BELIEVED * len(self.s))
+
+    @property
+    def u_least(self) -> float:
+        """Where the search stops for the latter."""
+        return math.log(_LEAST_T * self.s[-1])
 
 
 def profile(
@@ -125,6 +152,7 @@ def maximise_evidence(
     target_norms: np.ndarray,
     n_samples: float,
     *,
+    n_distinct: float | None = None,
     algorithm: str = "newton",
     tol: float = 1e-6,
     max_iter: int = 100,
@@ -140,6 +168,8 @@ def maximise_evidence(
     residual, target_norms : ndarray of shape (n_targets,)
         ||y||^2 - sum z^2, and ||y||^2 > 0.
     n_samples : float
+    n_distinct : float, optional
+        Number of different samples; default `n_samples`.
     algorithm : {"newton", "fixed_point", "mackay"}
     tol : float
         Relative change of t (and for ``"mackay"`` of alpha and beta) at which an
@@ -156,6 +186,7 @@ def maximise_evidence(
         z2=projections**2 / target_norms,
         residual=residual / target_norms,
         n=n_samples,
+        n_distinct=n_samples if n_distinct is None else n_distinct,
     )
     u, value, n_iter, converged = _ALGORITHMS[algorithm](problem, tol, max_iter)
 
@@ -175,6 +206,9 @@ def maximise_evidence(
         effective_dof=np.sum(p, axis=0),
         n_iter=n_iter,
         converged=converged,
+        bounded=problem.creeping & (u == problem.u_least)
+        if len(problem.s)
+        else np.zeros(len(u), dtype=bool),
     )
 
 
@@ -187,13 +221,13 @@ def _value_at_zero(problem: _Problem) -> np.ndarray:
     """Evidence of the noiseless model: the limit t -> 0.
 
     Minus infinity where some of the target stays unexplained, plus infinity where
-    fewer features than samples explain all of it.
+    fewer features than samples explain all of it, and are believed.
     """
     value = np.full(len(problem.residual), -np.inf)
     exact = problem.residual == 0
     rank = len(problem.s)
     if rank < problem.n:
-        value[exact] = np.inf
+        value[exact & ~problem.creeping] = np.inf
     elif rank == problem.n:
         energy = np.sum(problem.z2[:, exact] / problem.s[:, None], axis=0)
         value[exact] = _log_evidence(energy, -np.sum(np.log(problem.s)), problem.n)
@@ -213,7 +247,10 @@ def _search_grid(problem: _Problem) -> np.ndarray:
                 problem.residual[noisy] * rank / ((problem.n - rank) * slack)
             )
         left = min(left, crossing.min())
-    left = max(left - _U_MARGIN, _U_MIN)
+    left -= _U_MARGIN
+    if problem.creeping.any():
+        left = min(left, problem.u_least)
+    left = max(left, _U_MIN)
     return np.linspace(left, _U_MAX, int((_U_MAX - left) / _U_STEP) + 2)
 
 
@@ -233,7 +270,11 @@ def _newton(problem: _Problem, tol: float, max_iter: int) -> tuple[np.ndarray, .
     noiseless = at_zero >= best_value
     best_u[noiseless], best_value[noiseless] = -np.inf, at_zero[noiseless]
 
-    targets, cells = np.nonzero((slope[:, :-1] > 0) & (slope[:, 1:] <= 0))
+    peaks = _peaks(problem, grid, slope)
+    stopped = _stopped(problem, peaks)
+    best_u[stopped] = problem.u_least
+    best_value[stopped] = profile(problem.take(stopped), best_u[stopped])[0]
+    targets, cells = np.nonzero(peaks)
     if len(targets):
         low, high = grid[cells], grid[cells + 1]
         # Regula falsi makes a good start of Newton's iteration.
@@ -248,6 +289,23 @@ def _newton(problem: _Problem, tol: float, max_iter: int) -> tuple[np.ndarray, .
             n_iter[k] = max(n_iter[k], steps[i])
             converged[k] &= done[i]
     return best_u, best_value, n_iter, converged
+
+
+def _peaks(problem: _Problem, grid: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Cells of the grid with a local maximum, of shape (n_targets, n_grid - 1)."""
+    peaks = (slope[:, :-1] > 0) & (slope[:, 1:] <= 0)
+    peaks[np.ix_(problem.creeping, grid[:-1] < problem.u_least)] = False
+    return peaks
+
+
+def _stopped(problem: _Problem, peaks: np.ndarray) -> np.ndarray:
+    """Targets whose evidence falls all the way from the least t."""
+    return problem.creeping & ~peaks.any(axis=1) & ~_rising(problem)
+
+
+def _rising(problem: _Problem) -> np.ndarray:
+    """Where the evidence rises towards "all weights are zero" (Theorem 2 fails)."""
+    return np.sum(problem.s) >= problem.n * (problem.s @ problem.z2)
 
 
 def _polish(problem, u, low, high, tol, max_iter):
@@ -291,17 +349,21 @@ def _iterate(problem: _Problem, tol: float, max_iter: int, changed: Callable) ->
 
     s = problem.s[:, None]
     grid = _search_grid(problem)
-    on_grid, _ = _profile_on_grid(problem, grid)
+    on_grid, slope = _profile_on_grid(problem, grid)
     value = _value_at_infinity(problem)
+    peaks = _peaks(problem, grid, slope)
+    inner = np.c_[peaks, np.zeros(n_targets, dtype=bool)]
+    on_grid = np.where(problem.creeping[:, None] & ~inner, -np.inf, on_grid)
     # Where the evidence rises for ever the iteration would creep: the features carry
     # none, however far it got.
-    rising = np.sum(problem.s) >= problem.n * (problem.s @ problem.z2)
-    none = rising & (on_grid.max(axis=1) <= value + 1e-12 * problem.n)
+    none = _rising(problem) & (on_grid.max(axis=1) <= value + 1e-12 * problem.n)
     at_zero = _value_at_zero(problem)
     u = np.where(none, np.inf, grid[np.argmax(on_grid, axis=1)])
     u[np.isposinf(at_zero)] = -np.inf
+    stopped = _stopped(problem, peaks)
+    u[stopped] = problem.u_least
     precision = np.full((2, n_targets), np.nan)
-    active = np.flatnonzero(np.isfinite(u))
+    active = np.flatnonzero(np.isfinite(u) & ~stopped)
     for _ in range(max_iter):
         t = np.exp(u[active])
         q, z2 = t / (t + s), problem.z2[:, active]

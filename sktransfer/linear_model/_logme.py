@@ -55,8 +55,8 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     ----------
     logme_ : float
         ``mean(log_evidence_) / n_samples``, in nats (with an intercept: per contrast).
-        Infinite, with a warning, where a target is an exact linear function of fewer
-        features than samples.
+        Infinite, with a warning, where a target is an exact linear function of the
+        features on at least 1.25 different samples per direction of the features.
     log_evidence_ : array of shape (n_targets,)
         Log evidence of each target, summed over samples, in nats.
     alpha_, beta_ : array of shape (n_targets,)
@@ -71,8 +71,9 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
         Non-zero singular values of the features, decreasing.
     n_iter_, converged_ : ndarray of shape (n_targets,)
     influence_ : array of shape (n_samples,)
-        Derivative of the log evidence by the weight of each sample, averaged over
-        targets, in nats. With ``std_error=True`` only.
+        What each sample adds to the log evidence: the log density of its targets given
+        all other samples, averaged over targets, in nats; zero for a sample of weight
+        zero, NaN where the evidence is infinite. With ``std_error=True`` only.
     std_error_ : float
         Standard error of `logme_` for this many samples, in nats. With
         ``std_error=True`` only.
@@ -104,8 +105,19 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     included. It also adds 1e-5 to denominators, which makes the score depend on the
     scale of the features, and stops after 11 iterations.
 
-    The standard error is the infinitesimal jackknife's. It holds for this number of
-    samples: LogME grows with n, at a rate of its own for each network.
+    Where few samples are fitted exactly (n < D with repeated samples, say) the evidence
+    can rise for ever as the noise vanishes, slowly, beyond an interior maximum. Then that
+    maximum is taken, or, where there is none, the value at t = 1e-8 times the smallest
+    eigenvalue, with a warning.
+
+    The standard error is the jackknife's, std(psi) / sqrt(n) with
+
+    .. math:: \psi_{ik} = \frac12 \Big[\log\frac{\beta_k (1 - h_{ik})}{2\pi}
+              - \frac{\beta_k e_{ik}^2}{1 - h_{ik}}\Big]
+
+    averaged over targets k, e the error and h the leverage of sample i: log p(y_i | the
+    other samples). It holds for this number of samples: LogME per sample grows with n at
+    a model-specific rate.
 
     The cost is one product F^T F (or F F^T for n < D) and one symmetric
     eigendecomposition, however many targets there are.
@@ -296,6 +308,7 @@ class LogMEClassifier(EvidenceMixin, ClassifierMixin, BaseEstimator):
         ValueError
             If `classes` is missing at the first call, or `y` holds other labels.
         """
+        self._check_stream()
         first = not self.__sklearn_is_fitted__()
         if first and classes is None:
             raise ValueError("classes must be passed on the first call to partial_fit.")

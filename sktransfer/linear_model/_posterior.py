@@ -8,9 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from sktransfer.linear_model._eigenbasis import RowEigenbasis
 from sktransfer.linear_model._evidence import EvidenceMaximum
-from sktransfer.linear_model._statistics import Spectrum
+from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.utils._array_api import chunks, device, from_numpy, get_namespace
+
+_EPS = float(np.finfo(np.float64).eps)
+# Samples whose errors are in memory at once, for every target.
+_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -65,39 +70,94 @@ class Posterior:
             parts.append(part + rest[:, None] * self.like_features(1 / alpha))
         return xp.concat(parts)
 
-    def influence(self, X: Any, targets: Any) -> Any:
-        r"""Derivative of the log evidence with respect to each sample's weight.
+    def influence(self, X: Any, targets: Any, weights: Any = None) -> Any:
+        r"""Log density of each sample given the others, at alpha and beta as they are.
 
-        psi_ik = 1/2 [log(beta_k / 2 pi) - beta_k (y_ik - f_i^T m_k)^2 - h_ik],
-        h_ik = sum_j (V^T f_i)_j^2 / (t_k + s_j), averaged over targets k: alpha, beta
-        and m are stationary, so only the explicit dependence is left.
+        psi_ik = 1/2 [log(beta_k (1 - h_ik) / 2 pi) - beta_k e_ik^2 / (1 - h_ik)] with
+        e_ik the error and h_ik the leverage of sample i, averaged over targets k.
+        alpha, beta and the weights are stationary, so it is what the sample adds to the
+        log evidence. Both terms keep their limits as beta goes to infinity.
 
         Parameters
         ----------
         X : array of shape (n, n_features)
-            The samples of the fit.
+            The samples of the fit, in their order.
         targets : callable
             Slice of rows -> their targets, of shape (m, n_targets), float64.
+        weights : array of shape (n,), float64, optional
+            Those of the fit. Of a sample that stands for several one copy is left out.
 
         Returns
         -------
         array of shape (n,)
-            In nats. NaN where the evidence is that of a model without noise.
+            In nats. NaN where the evidence is infinite; zero for samples of no weight.
         """
         xp, _ = get_namespace(X=X)
-        beta, t = self.maximum.beta, self.maximum.t
-        s = self.spectrum.eigenvalues[:, None]
-        # The mean over targets goes into the weights: one product less by K.
-        inverse = self.like_features(np.mean(1 / (t + s), axis=1))
-        beta = np.where(np.isinf(beta), np.nan, beta)
-        constant = float(np.mean(np.log(beta / (2 * np.pi))))
+        spectrum, maximum = self.spectrum, self.maximum
+        noiseless = np.isinf(maximum.beta)
+        lost = np.isposinf(maximum.log_evidence).any()
+        if weights is not None and noiseless.any():
+            # Without noise one of several copies is predicted by the rest, exactly.
+            lost |= bool(xp.any((weights != 0) & (weights != 1)))
+        s = spectrum.eigenvalues[:, None]
+        z = spectrum.projections
+        # q = t / (t + s); where t = 0 it is taken in units of t, and beta with it.
+        with np.errstate(invalid="ignore"):
+            q = np.where(noiseless, 1 / s, maximum.t / (maximum.t + s))
+        q[:, np.isinf(maximum.t)] = 1.0
+        beta = np.where(noiseless, maximum.alpha, maximum.beta)
+        few = spectrum.complete or X.shape[0] <= 4 * X.shape[1]
+        dtype = xp.float64 if few else X.dtype
+        basis = self._left_basis(dtype)
+        q_, zq, z_ = (xp.astype(self.like_features(a), dtype) for a in (q, z * q, z))
+        beta = self.like_features(beta)
+        total = spectrum.n_samples + (spectrum.feature_mean is not None)
+        free = 1.0 if spectrum.feature_mean is None else 1.0 - 1.0 / total
         parts = []
-        for rows in chunks(X.shape[0]):
-            squares, _ = self._rotated_squares(X[rows, :], xp)
-            error = targets(rows) - self.mean(X[rows, :])
-            misfit = xp.mean(self.like_features(beta) * error**2, axis=1)
-            parts.append(0.5 * (constant - misfit - squares @ inverse))
-        return xp.concat(parts)
+        for rows in chunks(X.shape[0], _ROWS):
+            U = self._left(X, rows, dtype, basis)
+            squares = U**2
+            slack = xp.astype(squares @ q_, xp.float64)
+            error = xp.astype(U @ zq, xp.float64)
+            if not spectrum.complete:
+                # What the features cannot reach of the sample, and of its target.
+                outside = free - xp.astype(xp.sum(squares, axis=1), xp.float64)
+                slack = slack + xp.where(outside > 0, outside, 0.0 * outside)[:, None]
+                # A leverage of one leaves nothing to err.
+                slack = xp.where(slack > _EPS, slack, _EPS + 0.0 * slack)
+                y = targets(rows)
+                if spectrum.target_mean is not None:
+                    y = y - self.like_features(spectrum.target_mean)
+                error = error + y - xp.astype(U @ z_, xp.float64)
+            w = None if weights is None else weights[rows]
+            parts.append(_log_density(beta, slack, error, w, xp))
+        psi = xp.concat(parts)
+        return psi * np.nan if lost else psi
+
+    def _left_basis(self, dtype: Any) -> Any:
+        """V S^-1, with which rows become left singular vectors; None with few rows."""
+        basis = self.spectrum.eigenbasis
+        if isinstance(basis, RowEigenbasis):
+            return None
+        xp, where = get_namespace(V=basis.vectors)
+        scale = from_numpy(1 / np.sqrt(self.spectrum.eigenvalues), xp, where)
+        return xp.astype(basis.vectors * scale, dtype, copy=False)
+
+    def _left(self, X: Any, rows: slice, dtype: Any, basis: Any) -> Any:
+        """Rows of U, of samples with weight one."""
+        spectrum = self.spectrum
+        xp, _ = get_namespace(X=X)
+        if basis is None:
+            known = spectrum.eigenbasis
+            U = known.left.vectors[rows, :]
+            if known.root_weights is None:
+                return U
+            root = known.root_weights[rows, None]
+            return U / xp.where(root > 0, root, xp.ones_like(root))
+        part = xp.astype(X[rows, :], dtype, copy=False)
+        if spectrum.feature_mean is not None:
+            part = part - xp.astype(spectrum.feature_mean, dtype)
+        return part @ basis
 
     def _rotated_squares(self, X: Any, xp: Any) -> tuple[Any, Any]:
         """(V^T f)^2 of every row, and what is left of ||f||^2."""
@@ -123,3 +183,18 @@ class Posterior:
         like = self.coef if basis is None else basis.example
         xp, _ = get_namespace(like=like)
         return from_numpy(values, xp, device(like))
+
+
+def _log_density(beta: Any, slack: Any, error: Any, weights: Any, xp: Any) -> Any:
+    """1/2 [log(beta (1 - h) / 2 pi) - beta e^2 / (1 - h)], mean over targets."""
+    if weights is None:
+        density = xp.log(beta * slack / (2 * np.pi)) - beta * error**2 / slack
+        return 0.5 * xp.mean(density, axis=1)
+    # At most one copy is left out.
+    w = xp.where(weights < 1, weights, xp.ones_like(weights))[:, None]
+    some = w > 0
+    slack = 1 - w * (1 - slack)
+    w = xp.where(some, w, xp.ones_like(w))
+    misfit = beta * error**2 / slack
+    density = xp.log(beta / (2 * np.pi)) + xp.log(slack) / w - misfit
+    return 0.5 * xp.mean(xp.where(some, density, 0.0 * density), axis=1)

@@ -1,4 +1,4 @@
-"""Sufficient statistics of features and targets, and their spectrum.
+"""Sufficient statistics of features and targets.
 
 Everything that LogME, the H-score or the log-determinants of class means need to know
 of n samples is additive over samples: so it streams, merges and travels.
@@ -6,64 +6,23 @@ of n samples is additive over samples: so it streams, merges and travels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from sktransfer.linear_model._eigenbasis import Eigenbasis, eigh
-from sktransfer.utils._array_api import (
-    class_sums,
-    cross_product,
-    device,
-    from_numpy,
-    get_namespace,
-    gram,
-    to_numpy,
+from sktransfer.linear_model._moments import Moments, moments_of
+from sktransfer.linear_model._spectrum import (
+    Spectrum,
+    spectrum_of_moments,
+    spectrum_of_rows,
 )
+from sktransfer.utils._array_api import from_numpy, get_namespace, to_numpy
 
-
-@dataclass(frozen=True)
-class Spectrum:
-    """Features and targets in the basis where the features are uncorrelated.
-
-    The numerically non-zero part of G = V diag(s) V^T, and the targets seen from it.
-    Small arrays live on the host in float64; `basis` and `means` stay on the device of
-    the features.
-
-    Attributes
-    ----------
-    eigenvalues : ndarray of shape (rank,)
-        s, decreasing: squared singular values of the features.
-    eigenbasis : Eigenbasis or None
-        V, which `basis` gives as an array of shape (n_features, rank).
-    projections : ndarray of shape (rank, n_targets)
-        z = U^T Y, the targets projected on the left singular vectors.
-    residual : ndarray of shape (n_targets,)
-        The part of ||y||^2 that no linear function of the features reaches.
-    target_norms : ndarray of shape (n_targets,)
-        ||y||^2.
-    n_samples : float
-        Number (sum of the weights) of the samples; one less if `means` were removed,
-        as only the n - 1 contrasts of a target are left.
-    feature_mean, target_mean : array of shape (n_features,), ndarray (n_targets,)
-        What was subtracted; None where nothing was.
-    """
-
-    eigenvalues: np.ndarray
-    eigenbasis: Eigenbasis | None
-    projections: np.ndarray
-    residual: np.ndarray
-    target_norms: np.ndarray
-    n_samples: float
-    feature_mean: Any = None
-    target_mean: np.ndarray | None = None
-
-    @property
-    def basis(self) -> Any:
-        """V as an array."""
-        return self.eigenbasis.vectors
+# Up to so many samples per feature products are taken in float64: there the Gram matrix
+# is worst conditioned, and its product costs less than its eigenvalues.
+_FEW = 4
 
 
 class SufficientStatistics:
@@ -86,16 +45,24 @@ class SufficientStatistics:
         Number of rows seen.
     n_samples : float
         Their total weight.
+    gram : array of shape (n_features, n_features), float64
+        G.
     cross : array of shape (n_features, n_targets), float64
         B; for class codes the sums of the features of every class.
+    feature_mean : array of shape (n_features,), float64
     target_sums, target_norms : ndarray of shape (n_targets,)
         Sum and sum of squares of every target.
 
     Notes
     -----
-    G is accumulated in float64 from products in the features' own dtype. Its
-    eigenvalues are known to an absolute error of about eps * max(s), so directions of
-    the features weaker than sqrt(eps) times the strongest count as absent.
+    Sums are taken about an origin: the mean of the first samples for features and
+    targets whose mean is more than two standard deviations from zero, and zero for the
+    others. Merging moves them to a common origin. Products are taken in the dtype of
+    the features (in float64 up to four samples per feature) and accumulated in
+    float64. The error of an entry of G is then a few eps of that dtype relative to the
+    two diagonal entries beside it, whatever the scales and offsets of the features.
+    Directions that this error leaves undetermined count as absent: once every feature
+    is scaled to unit length, those whose eigenvalue is below 8 sqrt(n_features) eps.
 
     Examples
     --------
@@ -114,14 +81,11 @@ class SufficientStatistics:
         self.n_features = n_features
         self.n_classes = n_classes
         self.n_rows = 0
-        self.n_samples = 0.0
-        self.cross = None
-        self.target_sums = None
-        self.target_norms = None
-        self._feature_sums = None
-        self._target_range = None
+        # Rows of positive weight.
+        self._n_weighted = 0
+        self._moments: Moments | None = None
+        self._target_range: np.ndarray | None = None
         self._rows: list[tuple[Any, Any, Any]] = []
-        self._gram = None
         # Relative error of the least precise product so far.
         self._eps = float(np.finfo(np.float64).eps)
 
@@ -131,75 +95,126 @@ class SufficientStatistics:
         Parameters
         ----------
         X : array of shape (n, n_features)
-            Floating-point features.
+            Finite features, float32 or float64.
         y : array of shape (n,) or (n, n_targets)
-            Class codes if the statistics have `n_classes`, else numbers.
+            Class codes, integers in ``range(n_classes)``, if the statistics have
+            `n_classes`, else numbers.
         sample_weight : array of shape (n,), optional
             Non-negative weights; an integer weight counts as that many copies.
 
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If the arrays do not have these shapes, dtypes and values, or if the squares
+            of the features overflow float64.
         """
-        xp, _ = get_namespace(X=X, **{"earlier X": self.cross})
-        self._eps = max(self._eps, float(xp.finfo(X.dtype).eps))
-        weights = (
-            None if sample_weight is None else xp.astype(sample_weight, xp.float64)
-        )
-        if self.n_classes is None and y.ndim == 1:
-            y = y[:, None]
-        self._add(
-            n_rows=X.shape[0],
-            n_samples=float(X.shape[0] if weights is None else xp.sum(weights)),
-            _feature_sums=cross_product(X, xp.ones_like(X[:, :1]), xp, weights)[:, 0],
-            **self._target_statistics(X, y, weights, xp),
-        )
-        if self._gram is None and self.n_rows < self.n_features:
-            # The caller may use its buffers again.
-            rows = (X, y) if weights is None else (X, y, weights)
-            X, y, *weighted = (xp.asarray(array, copy=True) for array in rows)
-            self._rows.append((X, y, weighted[0] if weighted else None))
-        else:
-            for rows in [*self._rows, (X, y, weights)]:
-                part = gram(rows[0], xp, rows[2])
-                self._gram = part if self._gram is None else self._gram + part
-            self._rows = []
+        xp, where = get_namespace(X=X, **{"earlier X": self._example})
+        y = self._check(X, y, xp, where)
+        weights = self._check_weights(sample_weight, X, xp)
+        n_rows = self.n_rows + X.shape[0]
+        if self._moments is None or self._moments.gram is None:
+            if n_rows < self.n_features:
+                self._add(X, y, weights, keep=True)
+                # The caller may use its buffers again.
+                rows = (X, y) if weights is None else (X, y, weights)
+                X, y, *weighted = (xp.asarray(array, copy=True) for array in rows)
+                self._rows.append((X, y, weighted[0] if weighted else None))
+                return self
+            # From here on the Gram matrix is the smaller.
+            rows, self._rows, self._moments = self._rows, [], None
+            self.n_rows = self._n_weighted = 0
+            for kept in rows:
+                self._add(*kept)
+        self._add(X, y, weights)
         return self
 
-    def _target_statistics(self, X: Any, y: Any, weights: Any, xp: Any) -> dict:
-        if self.n_classes is not None:
-            codes = to_numpy(y)
-            counts = np.bincount(
-                codes,
-                weights=None if weights is None else to_numpy(weights),
-                minlength=self.n_classes,
-            ).astype(np.float64)
-            return {
-                "cross": class_sums(X, y, self.n_classes, xp, weights),
-                "target_sums": counts,
-                "target_norms": counts,
-                "_target_range": None,
-            }
-        host = to_numpy(y).astype(np.float64)
-        w = np.ones(len(host)) if weights is None else to_numpy(weights)
-        seen = host[w > 0]
-        return {
-            "cross": cross_product(X, y, xp, weights),
-            "target_sums": w @ host,
-            "target_norms": w @ host**2,
-            "_target_range": np.stack(
-                [seen.min(axis=0, initial=np.inf), (-seen).min(axis=0, initial=np.inf)]
-            ),
-        }
+    @property
+    def _example(self) -> Any:
+        """Some array of the namespace and device of the features, if any was seen."""
+        return None if self._moments is None else self._moments.origin
 
-    def _add(self, *, _target_range: np.ndarray | None, **additive: Any) -> None:
-        for name, value in additive.items():
-            have = getattr(self, name)
-            setattr(self, name, value if have is None else have + value)
-        if self._target_range is not None and _target_range is not None:
-            _target_range = np.minimum(self._target_range, _target_range)
-        self._target_range = _target_range
-        # What was derived from fewer samples is void.
+    def _check(self, X: Any, y: Any, xp: Any, where: Any) -> Any:
+        """Validate features and targets; return the latter as columns or codes."""
+        if X.ndim != 2 or X.shape[1] != self.n_features:
+            raise ValueError(
+                f"X must have the shape (n_samples, {self.n_features}); got "
+                f"{tuple(X.shape)}."
+            )
+        if X.dtype not in (xp.float32, xp.float64):
+            raise ValueError(f"X must be float32 or float64; got {X.dtype}.")
+        host = to_numpy(y)
+        if host.shape[:1] != X.shape[:1]:
+            raise ValueError(
+                f"X and y must have the same number of samples; got {X.shape[0]} and "
+                f"{host.shape[0] if host.ndim else 'a single number'}."
+            )
+        if self.n_classes is None:
+            y = xp.astype(xp.asarray(y, device=where), xp.float64, copy=False)
+            return y[:, None] if y.ndim == 1 else y
+        if host.ndim != 1 or host.dtype.kind not in "iu":
+            raise ValueError(
+                "y must hold class codes, integers of shape (n_samples,); got "
+                f"{host.dtype} of shape {host.shape}."
+            )
+        if len(host) and not 0 <= host.min() <= host.max() < self.n_classes:
+            raise ValueError(
+                f"y must hold class codes from 0 to {self.n_classes - 1}; got codes "
+                f"from {host.min()} to {host.max()}."
+            )
+        return y
+
+    def _check_weights(self, weights: Any, X: Any, xp: Any) -> Any:
+        """Validate weights, which may be zero in one update of several."""
+        if weights is None:
+            return None
+        host = to_numpy(weights).astype(np.float64)
+        if host.shape != X.shape[:1] or not (np.isfinite(host) & (host >= 0)).all():
+            raise ValueError(
+                "sample_weight must hold finite numbers >= 0 of shape "
+                f"({X.shape[0]},); got shape {host.shape} with values from "
+                f"{host.min(initial=np.inf)} to {host.max(initial=-np.inf)}."
+            )
+        return xp.astype(weights, xp.float64, copy=False)
+
+    def _add(self, X: Any, y: Any, weights: Any, *, keep: bool = False) -> None:
+        """Add the moments of checked rows; no Gram matrix of those that are kept."""
+        if X.shape[0] == 0:
+            return
+        xp, _ = get_namespace(X=X)
+        self.n_rows += X.shape[0]
+        double = X.dtype == xp.float64 or self.n_rows <= _FEW * self.n_features
+        precision = xp.float64 if double else X.dtype
+        self._eps = max(self._eps, float(xp.finfo(precision).eps))
+        part = moments_of(
+            X,
+            y,
+            self.n_classes,
+            weights,
+            with_gram=not keep,
+            double=double,
+            near=self._moments,
+        )
+        self._moments = part if self._moments is None else self._moments + part
+        positive = slice(None) if weights is None else to_numpy(weights) > 0
+        seen = to_numpy(y)[positive]
+        self._n_weighted += len(seen)
+        if self.n_classes is None:
+            low = seen.min(axis=0, initial=np.inf)
+            self._widen(np.stack([low, (-seen).min(axis=0, initial=np.inf)]))
+        self._forget()
+
+    def _widen(self, extremes: np.ndarray | None) -> None:
+        have = self._target_range
+        if have is not None and extremes is not None:
+            extremes = np.minimum(have, extremes)
+        self._target_range = have if extremes is None else extremes
+
+    def _forget(self) -> None:
+        """Forget what was derived from fewer samples."""
         for name in ("spectrum", "centred_spectrum"):
             self.__dict__.pop(name, None)
 
@@ -214,22 +229,20 @@ class SufficientStatistics:
                 f"n_features={other.n_features}, n_classes={other.n_classes}."
             )
         merged = SufficientStatistics(self.n_features, n_classes=self.n_classes)
-        merged._eps = max(self._eps, other._eps)
-        for part in (self, other):
-            if part._gram is None:
+        parts = sorted((self, other), key=lambda part: bool(part._rows))
+        for part in parts:
+            if part._rows or part._moments is None:
                 continue
-            have = merged._gram
-            merged._gram = part._gram if have is None else have + part._gram
-            merged._add(**part._totals())
-        for part in (self, other):
-            for X, y, weights in part._rows:
-                merged.update(X, y, weights)
+            have = merged._moments
+            merged._moments = part._moments if have is None else have + part._moments
+            merged._eps = max(merged._eps, part._eps)
+            merged.n_rows += part.n_rows
+            merged._n_weighted += part._n_weighted
+            merged._widen(part._target_range)
+        for part in parts:
+            for rows in part._rows:
+                merged.update(*rows)
         return merged
-
-    def _totals(self) -> dict:
-        names = ("n_rows", "n_samples", "_feature_sums", "cross", "target_sums")
-        names += ("target_norms", "_target_range")
-        return {name: getattr(self, name) for name in names}
 
     @property
     def n_targets(self) -> int:
@@ -237,31 +250,58 @@ class SufficientStatistics:
         return len(self.target_norms)
 
     @property
+    def n_samples(self) -> float:
+        """Total weight of the rows."""
+        return 0.0 if self._moments is None else self._moments.weight
+
+    @property
+    def _sums(self) -> Moments:
+        """Moments about zero, without the Gram matrix."""
+        return replace(self._moments, gram=None).raw()
+
+    @property
     def gram(self) -> Any:
         """G = F^T F, float64, of shape (n_features, n_features)."""
-        if self._gram is not None:
-            return self._gram
-        xp, _ = get_namespace(X=self.cross)
-        return sum(gram(X, xp, weights) for X, _, weights in self._rows)
+        if not self._rows:
+            return self._moments.raw().gram
+        X, y, weights = self._joined_rows()
+        return moments_of(X, y, self.n_classes, weights, double=True).raw().gram
+
+    @property
+    def cross(self) -> Any:
+        """B = F^T Y, float64, of shape (n_features, n_targets)."""
+        return self._sums.cross
+
+    @property
+    def target_sums(self) -> np.ndarray:
+        """Sum of every target."""
+        return self._sums.target_sums
+
+    @property
+    def target_norms(self) -> np.ndarray:
+        """Sum of the squares of every target."""
+        return self._sums.target_squares
 
     @property
     def squared_gram_norm(self) -> float:
         """||G||_F^2 = ||F F^T||_F^2, the sum of the squared eigenvalues."""
-        xp, _ = get_namespace(X=self.cross)
-        if self._gram is None:  # the n x n matrix is the smaller
+        if self._rows:  # the n x n matrix is the smaller
             return float(np.sum(self.spectrum.eigenvalues**2))
-        return float(xp.sum(self._gram**2))
+        G = self.gram
+        xp, _ = get_namespace(G=G)
+        return float(xp.sum(G**2))
 
     @property
     def feature_mean(self) -> Any:
         """Mean of the features, float64, of shape (n_features,)."""
-        return self._feature_sums / self.n_samples
+        return self._moments.origin + self._moments.sums / self.n_samples
 
     @property
     def constant_targets(self) -> np.ndarray:
         """Boolean mask of the targets that have one value only."""
         if self.n_classes is not None:
-            return (self.target_sums == 0) | (self.target_sums == self.n_samples)
+            sums = self.target_sums
+            return (sums == 0) | (sums == self.n_samples)
         low, high = self._target_range
         return low == -high
 
@@ -276,76 +316,24 @@ class SufficientStatistics:
         return self._spectrum(centred=True)
 
     def _spectrum(self, *, centred: bool) -> Spectrum:
-        xp, _ = get_namespace(X=self.cross)
-        feature_mean = self.feature_mean if centred else None
-        target_mean = self.target_sums / self.n_samples if centred else None
-        norms = self.target_norms
-        if centred:
-            norms = np.maximum(norms - self.n_samples * target_mean**2, 0.0)
-        solve = self._from_gram if self._gram is not None else self._from_rows
-        values, basis, projections = solve(feature_mean, target_mean, xp)
-
-        residual = np.maximum(norms - np.sum(projections**2, axis=0), 0.0)
-        n_samples = self.n_samples - centred
-        complete = len(values) == self.n_rows - centred
-        rounding = self._rounding(values, projections, norms)
-        residual[complete | (residual <= rounding)] = 0.0
-        return Spectrum(
-            eigenvalues=values,
-            eigenbasis=basis,
-            projections=projections,
-            residual=residual,
-            target_norms=norms,
-            n_samples=n_samples,
-            feature_mean=feature_mean,
-            target_mean=target_mean,
-        )
-
-    def _rounding(
-        self, values: np.ndarray, projections: np.ndarray, norms: np.ndarray
-    ) -> np.ndarray:
-        """Error of the residuals: about eps ||F|| ||w|| ||y||, w the best weights."""
-        reach = np.sum(projections**2 * (values[:1] / values)[:, None], axis=0)
-        return 10 * self._eps * np.sqrt(reach * norms)
-
-    def _eigh(self, matrix: Any, xp: Any) -> tuple[np.ndarray, Eigenbasis]:
-        """Numerically non-zero eigenvalues and their eigenvectors."""
-        rounding = matrix.shape[0] * np.finfo(np.float64).eps
-        return eigh(matrix, max(self._eps, rounding), xp)
-
-    def _from_gram(self, feature_mean: Any, target_mean: Any, xp: Any) -> tuple:
-        matrix, cross = self._gram, self.cross
-        if feature_mean is not None:
-            weighted = feature_mean * self.n_samples
-            matrix = matrix - weighted[:, None] * feature_mean[None, :]
-            target_mean = from_numpy(target_mean, xp, device(cross))
-            cross = cross - weighted[:, None] * target_mean
-        values, basis = self._eigh(matrix, xp)
-        projections = to_numpy(basis.project(cross)) / np.sqrt(values)[:, None]
-        return values, basis, projections
-
-    def _from_rows(self, feature_mean: Any, target_mean: Any, xp: Any) -> tuple:
-        X = xp.concat([rows[0] for rows in self._rows])
-        targets = np.concatenate([to_numpy(rows[1]) for rows in self._rows])
+        if not self._rows:
+            return spectrum_of_moments(
+                self._moments, self._n_weighted, self._eps, centred=centred
+            )
+        X, y, weights = self._joined_rows()
+        targets = to_numpy(y)
         if self.n_classes is not None:
             targets = np.eye(self.n_classes)[targets]
-        targets = targets.astype(np.float64)
-        if feature_mean is not None:
-            X = X - xp.astype(feature_mean, X.dtype)
-            targets = targets - target_mean
-        if any(rows[2] is not None for rows in self._rows):
-            scale = xp.concat(
-                [
-                    xp.ones_like(part[:, 0], dtype=xp.float64)
-                    if weights is None
-                    else xp.sqrt(weights)
-                    for part, _, weights in self._rows
-                ]
-            )
-            X = X * xp.astype(scale, X.dtype)[:, None]
-            targets = targets * to_numpy(scale)[:, None]
-        values, basis = self._eigh(gram(X.T, xp), xp)
-        left = basis.vectors
-        scale = from_numpy(1 / np.sqrt(values), xp, device(X))
-        basis = Eigenbasis(cross_product(X, left, xp) * scale)
-        return values, basis, to_numpy(left).T @ targets
+        return spectrum_of_rows(X, targets, weights, self._moments, centred=centred)
+
+    def _joined_rows(self) -> tuple[Any, Any, Any]:
+        """All rows that are kept: features, targets, and weights if there are any."""
+        xp, where = get_namespace(X=self._example)
+        features, targets, weights = zip(*self._rows, strict=True)
+        if all(part is None for part in weights):
+            return xp.concat(features), xp.concat(targets), None
+        whole = [
+            from_numpy(np.ones(len(X)), xp, where) if w is None else w
+            for X, w in zip(features, weights, strict=True)
+        ]
+        return xp.concat(features), xp.concat(targets), xp.concat(whole)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import array_api_compat.numpy as xp
 import numpy as np
 import pytest
 
 from sktransfer.linear_model import LogMEClassifier, _eigenbasis
-from sktransfer.linear_model._eigenbasis import FactoredEigenbasis, eigh
+from sktransfer.linear_model._eigenbasis import FactoredEigenbasis, RowEigenbasis, eigh
 
 
 @pytest.mark.parametrize("rank", [1, 40, 299, 300])
@@ -16,7 +15,8 @@ def test_factored_like_numpy(rank, global_random_seed):
     F = rng.normal(size=(rank, 300))
     G = F.T @ F
     before = G.copy()
-    values, basis = eigh(G, 1e-12, xp)
+    values, basis = eigh(G)
+    values, basis = values[:rank], basis.leading(rank)
     assert isinstance(basis, FactoredEigenbasis)
     np.testing.assert_array_equal(G, before)
     expected = np.linalg.eigvalsh(G)[::-1][:rank]
@@ -30,9 +30,10 @@ def test_factored_like_numpy(rank, global_random_seed):
 
 
 @pytest.mark.parametrize("size", [3, 300])
-def test_nothing_above_the_floor(size):
-    values, basis = eigh(np.zeros((size, size)), 1e-12, xp)
-    assert len(values) == 0
+def test_no_eigenvectors(size):
+    values, basis = eigh(np.zeros((size, size)))
+    np.testing.assert_array_equal(values, 0)
+    basis = basis.leading(0)
     assert basis.project(np.ones((size, 2))).shape == (0, 2)
     assert basis.combine(np.ones((0, 2))).shape == (size, 2)
 
@@ -52,3 +53,24 @@ def test_large_and_small_agree(monkeypatch, global_random_seed):
     np.testing.assert_allclose(
         factored.predict_proba(X), explicit.predict_proba(X), atol=1e-8
     )
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_few_samples_make_no_eigenvectors(fit_intercept, dtype, global_random_seed):
+    """N < D: the right singular vectors, as large as the features, are not formed."""
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.normal(size=(30, 80)).astype(dtype) + dtype(3)
+    y = np.arange(30) % 3
+    weights = rng.uniform(0.5, 1.5, size=30)
+    model = LogMEClassifier(fit_intercept=fit_intercept, std_error=True)
+    model.fit(X, y, weights)
+    basis = model._solve().spectrum.eigenbasis
+    assert isinstance(basis, RowEigenbasis)
+    np.testing.assert_array_equal(np.isfinite(model.coef_), True)
+    assert "vectors" not in vars(basis)
+    V = basis.vectors
+    np.testing.assert_allclose(V.T @ V, np.eye(V.shape[1]), atol=1e-9)
+    B, W = rng.normal(size=(80, 3)), rng.normal(size=(V.shape[1], 2))
+    np.testing.assert_allclose(basis.project(B), V.T @ B, atol=1e-9)
+    np.testing.assert_allclose(basis.combine(W), V @ W, atol=1e-9)

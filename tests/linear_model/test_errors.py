@@ -214,3 +214,37 @@ def test_not_fitted_method(cls, X, y):
     for call in (lambda m: m.predict(X), lambda m: m.score(X, y)):
         with pytest.raises(NotFittedError, match="is not fitted yet"):
             call(cls())
+
+
+@BOTH
+@pytest.mark.parametrize("n", [12, 2])
+def test_weights_that_leave_no_contrast(cls, n, X, y):
+    """They gave NaN, or a negative precision, as a maximum that had been found."""
+    weights = np.full(n, 0.9 / n)
+    model = cls(fit_intercept=True)
+    with pytest.raises(
+        ValueError, match=r"weights that sum to more than 1; got .* 0.9"
+    ):
+        model.fit(X[:n], y[:n], weights)
+    model = cls().fit(X[:n], y[:n], weights)
+    assert np.isfinite(model.logme_)
+    assert (np.asarray(model.beta_) > 0).all()
+
+
+@BOTH
+def test_parameters_of_a_fitted_stream(cls, X, y):
+    model = cls().fit(X, y).set_params(algorithm="newtown")
+    with pytest.raises(ValueError, match="'algorithm' parameter of .* must be a str"):
+        model.partial_fit(X, y)
+
+
+@BOTH
+def test_compact_model_cannot_learn_more(cls, X, y):
+    """It had no statistics: 'NoneType' object has no attribute 'update'."""
+    model = cls().fit(X, y)
+    model._keep_means_only()
+    with pytest.raises(
+        ValueError, match="keeps predictive means only, so that partial"
+    ):
+        model.partial_fit(X, y)
+    assert model.fit(X, y).partial_fit(X, y).statistics_.n_rows == 24

@@ -220,13 +220,46 @@ def test_barely_more_samples_than_weak_features(dtype, global_random_seed):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_unbounded_far_away(algorithm):
-    """Nearly as many features as samples: the ascent begins below all eigenvalues."""
-    s = np.geomspace(1, 1e-3, 299)
+    """An exact fit of many samples: the ascent begins below all eigenvalues."""
+    s = np.geomspace(1, 1e-3, 200)
     z2 = np.where(s == s[-1], 1.0, 0.0)[:, None]
     found = solve(_Problem(s, z2, np.zeros(1), 300.0), algorithm)
     assert np.isposinf(found.log_evidence[0])
     assert np.isposinf(found.beta[0])
     assert found.alpha[0] == pytest.approx(300 * s[-1])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_creeping_evidence_stops(algorithm):
+    """One sample more than directions proves no exact fit: t stops, and says so."""
+    s = np.geomspace(1, 1e-3, 299)
+    z2 = s[:, None] ** 1.5
+    problem = _Problem(s, z2 / z2.sum(), np.zeros(1), 300.0)
+    found = solve(problem, algorithm)
+    assert found.bounded[0]
+    assert found.converged[0]
+    assert found.t[0] == pytest.approx(1e-8 * s[-1])
+    expected = brute_force(problem, np.log(1e-8 * s[-1:]))
+    assert found.log_evidence[0] == pytest.approx(expected[0])
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_interior_maximum_beats_creeping(algorithm, local_maxima):
+    """The evidence rises for ever as the noise vanishes, and has a maximum before."""
+    s = np.geomspace(1, 1e-3, 299)
+    z2 = s[:, None] ** 0.5
+    problem = _Problem(s, z2 / z2.sum(), np.zeros(1), 300.0)
+    grid = np.arange(-40, 20, 0.01)
+    curve = brute_force(problem, grid)
+    peaks = local_maxima(curve)
+    assert len(peaks) == 1
+    # Without noise it would be higher, and without bound.
+    far = brute_force(problem, np.array([-300.0, -400.0]))
+    assert curve[peaks[0]] < far[0] < far[1]
+    found = solve(problem, algorithm)
+    assert not found.bounded[0]
+    assert np.log(found.t[0]) == pytest.approx(grid[peaks[0]], abs=0.02)
+    assert found.log_evidence[0] == pytest.approx(curve[peaks[0]], abs=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

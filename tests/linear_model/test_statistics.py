@@ -249,3 +249,36 @@ def test_constant_targets():
     # A sample without weight is no sample.
     first.update(X[2:3], np.array([[7.0, 7.0]]), np.zeros(1))
     np.testing.assert_array_equal(first.constant_targets, [True, False])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"y": np.array([1, 2, 3, 4, 5, 5])},
+            r"codes from 0 to 4; got codes from 1 to 5",
+        ),
+        ({"y": np.array([0, -1, 2, 3, 4, 0])}, r"got codes from -1 to 4"),
+        ({"y": np.arange(6.0)}, r"integers of shape \(n_samples,\); got float64"),
+        ({"y": np.zeros((6, 1), dtype=int)}, r"of shape \(6, 1\)"),
+        ({"y": np.zeros(5, dtype=int)}, r"same number of samples; got 6 and 5"),
+        ({"X": np.ones((6, 29))}, r"shape \(n_samples, 30\); got \(6, 29\)"),
+        ({"X": np.ones(30)}, r"shape \(n_samples, 30\); got \(30,\)"),
+        ({"X": np.ones((6, 30), dtype=int)}, r"float32 or float64; got int64"),
+        ({"sample_weight": np.ones(5)}, r"of shape \(6,\); got shape \(5,\)"),
+        ({"sample_weight": -np.ones(6)}, r"numbers >= 0"),
+        ({"sample_weight": np.full(6, np.nan)}, r"finite numbers"),
+    ],
+)
+def test_update_checks_what_it_is_given(change, message):
+    """Class codes 1 to 5 of 5 classes wrote past the end of an array."""
+    given = {"X": np.ones((6, 30)), "y": np.arange(6) % 5, **change}
+    with pytest.raises(ValueError, match=message):
+        SufficientStatistics(30, n_classes=5).update(**given)
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_update_without_samples(n):
+    X, y = np.random.default_rng(0).normal(size=(n, 12)), np.arange(n) % 3
+    statistics = empty("classification").update(X[:0], y[:0]).update(X, y)
+    assert_same(statistics, empty("classification").update(X, y))

@@ -1,0 +1,283 @@
+"""Sums over samples of products of features and targets, about an origin that suits.
+
+Taking a large mean out after a product loses the digits that it covers; taking it out
+before costs one pass over the features, and is done where a mean dominates.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from sktransfer.utils._array_api import (
+    chunks,
+    class_sums,
+    cross_product,
+    device,
+    from_numpy,
+    get_namespace,
+    gram,
+    to_numpy,
+)
+
+# Up to so many standard deviations a mean may stay in a product.
+_DOMINANT = 2.0
+_SAMPLE = 512
+# Squares and their sums lie far from both ends of float32 between these two.
+_SMALLEST_SQUARE = 1e-25
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over weighted samples, of features x - c and targets y - b.
+
+    Attributes
+    ----------
+    weight : float
+        Sum of the weights.
+    origin : array of shape (n_features,), float64
+        c, beside the features.
+    target_origin : ndarray of shape (n_targets,)
+        b; zero for classes.
+    gram : array of shape (n_features, n_features), float64, or None
+        Sum of (x - c)(x - c)^T, where it was asked for.
+    sums : array of shape (n_features,), float64
+    squares : array of shape (n_features,), float64
+        Diagonals of the Gram matrices as they were multiplied: the scale of their
+        rounding, which no later change of the origin reduces.
+    cross : array of shape (n_features, n_targets), float64
+        Sum of (x - c)(y - b)^T.
+    target_sums, target_squares, target_rounding : ndarray of shape (n_targets,)
+        Sums of y - b and (y - b)^2, and the latter as they were first computed.
+    """
+
+    weight: float
+    origin: Any
+    target_origin: np.ndarray
+    gram: Any
+    sums: Any
+    squares: Any
+    cross: Any
+    target_sums: np.ndarray
+    target_squares: np.ndarray
+    target_rounding: np.ndarray
+
+    def about(self, origin: Any, target_origin: np.ndarray) -> Moments:
+        """The same moments about another origin."""
+        if origin is self.origin and target_origin is self.target_origin:
+            return self
+        xp, where = get_namespace(origin=self.origin)
+        shift = self.origin - origin
+        host = self.target_origin - target_origin
+        target_shift = from_numpy(host, xp, where)
+        target_sums = from_numpy(self.target_sums, xp, where)
+        n = self.weight
+        moved = self.gram
+        if moved is not None and bool(xp.any(shift != 0)):
+            outer = shift[:, None] * (self.sums + 0.5 * n * shift)[None, :]
+            moved = moved + outer
+            moved += outer.T
+        cross = self.cross + shift[:, None] * target_sums[None, :]
+        cross += (self.sums + n * shift)[:, None] * target_shift[None, :]
+        squares = self.target_squares + 2 * host * self.target_sums + n * host**2
+        return replace(
+            self,
+            origin=origin,
+            target_origin=target_origin,
+            gram=moved,
+            sums=self.sums + n * shift,
+            cross=cross,
+            target_sums=self.target_sums + n * host,
+            target_squares=np.maximum(squares, 0.0),
+        )
+
+    def centred(self) -> Moments:
+        """The same moments about the means."""
+        n = self.weight
+        moments = self.about(
+            self.origin + self.sums / n, self.target_origin + self.target_sums / n
+        )
+        # What is left of the sums is the rounding of the means.
+        return replace(
+            moments,
+            sums=moments.sums * 0.0,
+            target_sums=np.zeros_like(moments.target_sums),
+        )
+
+    def raw(self) -> Moments:
+        """The same moments about zero."""
+        return self.about(self.origin * 0.0, np.zeros_like(self.target_origin))
+
+    def __add__(self, other: Moments) -> Moments:
+        other = other.about(self.origin, self.target_origin)
+        kept = ("origin", "target_origin")
+        return Moments(
+            **{
+                field.name: getattr(self, field.name)
+                if field.name in kept
+                else _plus(getattr(self, field.name), getattr(other, field.name))
+                for field in fields(self)
+            }
+        )
+
+
+def moments_of(
+    X: Any,
+    y: Any,
+    n_classes: int | None,
+    weights: Any = None,
+    *,
+    with_gram: bool = True,
+    double: bool = False,
+    near: Moments | None = None,
+) -> Moments:
+    """Moments of samples.
+
+    Parameters
+    ----------
+    X : array of shape (n, n_features), float32 or float64
+    y : array of shape (n,) or (n, n_targets)
+        Class codes if there are `n_classes`, else columns of numbers, float64.
+    n_classes : int or None
+    weights : array of shape (n,), float64, optional
+    with_gram : bool, default=True
+    double : bool, default=False
+        Whether to multiply in float64 whatever the features are.
+    near : Moments, optional
+        Earlier ones, whose origin is kept if it suits.
+    """
+    xp, where = get_namespace(X=X)
+    dtype = xp.float64 if double else X.dtype
+    n = 1.0 if near is None or near.weight == 0 else near.weight
+    origin = _origin(
+        _sample(X),
+        None if near is None else near.origin,
+        None if near is None else near.squares / n,
+        xp,
+    )
+    if n_classes is None:
+        b = _origin(
+            to_numpy(y),
+            None if near is None else near.target_origin,
+            None if near is None else near.target_rounding / n,
+            get_namespace()[0],
+        )
+        y = y - from_numpy(b, xp, where)
+    else:
+        b = np.zeros(n_classes)
+    sums = functools.partial(
+        _sums, X, y, n_classes, weights, origin=origin, with_gram=with_gram
+    )
+    with np.errstate(over="ignore", invalid="ignore"):
+        products = sums(dtype=dtype)
+    if dtype != xp.float64 and not _within_range(products, X, origin, xp):
+        products = sums(dtype=xp.float64)
+    if not bool(xp.all(xp.isfinite(products["squares"]))):
+        raise ValueError(
+            "The squares of the features overflow float64: divide the features by "
+            "their largest absolute value first."
+        )
+    host, w = to_numpy(y), None if weights is None else to_numpy(weights)
+    if n_classes is not None:
+        counts = np.bincount(host, weights=w, minlength=n_classes)
+        target_sums = target_squares = counts.astype(np.float64)
+    else:
+        w = np.ones(len(host)) if w is None else w
+        target_sums, target_squares = w @ host, w @ host**2
+    return Moments(
+        weight=float(X.shape[0] if weights is None else xp.sum(weights)),
+        origin=origin,
+        target_origin=b,
+        **products,
+        target_sums=target_sums,
+        target_squares=target_squares,
+        target_rounding=target_squares,
+    )
+
+
+def _sums(
+    X: Any,
+    y: Any,
+    n_classes: int | None,
+    weights: Any,
+    *,
+    origin: Any,
+    with_gram: bool,
+    dtype: Any,
+) -> dict:
+    """Sums over samples of what is multiplied in `dtype`."""
+    xp, where = get_namespace(X=X)
+    moved = bool(xp.any(origin != 0))
+    unit = None
+    if n_classes is None:
+        # Targets of any size fit into float32 in units of their largest.
+        largest = np.abs(to_numpy(y)).max(axis=0, initial=0.0)
+        unit = from_numpy(np.where(largest > 0, largest, 1.0), xp, where)
+        y = y / unit
+    total: dict = {}
+    for rows in chunks(X.shape[0]):
+        part = xp.astype(X[rows, :], dtype, copy=False)
+        if moved:
+            part = part - xp.astype(origin, dtype)
+        w = None if weights is None else weights[rows]
+        product = gram(part, xp, w) if with_gram else None
+        parts = {
+            "gram": product,
+            "sums": cross_product(part, xp.ones_like(part[:, :1]), xp, w)[:, 0],
+            "squares": _diagonal(product, part, w, xp),
+            "cross": cross_product(part, y[rows, :], xp, w)
+            if n_classes is None
+            else class_sums(part, y[rows], n_classes, xp, w),
+        }
+        total = {name: _plus(total.get(name), value) for name, value in parts.items()}
+    if unit is not None:
+        total["cross"] = total["cross"] * unit
+    return total
+
+
+def _diagonal(product: Any, part: Any, weights: Any, xp: Any) -> Any:
+    if product is not None:
+        return xp.linalg.diagonal(product) + 0.0
+    squares = xp.astype(part, xp.float64, copy=False) ** 2
+    return xp.sum(squares if weights is None else squares * weights[:, None], axis=0)
+
+
+def _within_range(products: dict, X: Any, origin: Any, xp: Any) -> bool:
+    """Whether no product of float32 numbers has left the range of float32."""
+    squares = products["squares"]
+    finite = all(
+        bool(xp.all(xp.isfinite(products[name]))) for name in ("squares", "cross")
+    )
+    small = np.flatnonzero(to_numpy(squares) < _SMALLEST_SQUARE)
+    if finite and len(small):
+        columns = from_numpy(small, xp, device(X))
+        part = xp.take(X, columns, axis=1)
+        centre = xp.astype(xp.take(origin, columns), X.dtype)
+        return not bool(xp.any(part != centre))
+    return finite
+
+
+def _sample(X: Any) -> Any:
+    """A few rows from all over the array."""
+    return X[:: max(1, X.shape[0] // _SAMPLE), :]
+
+
+def _origin(sample: Any, previous: Any, mean_squares: Any, xp: Any) -> Any:
+    """Zero, or what came before, or the means where they dominate what varies."""
+    values = xp.astype(sample, xp.float64)
+    mean, spread = xp.mean(values, axis=0), xp.std(values, axis=0)
+    start = xp.zeros_like(mean)
+    if previous is not None:
+        start, spread = previous, xp.maximum(spread, mean_squares**0.5)
+    far = xp.abs(mean - start) > _DOMINANT * spread
+    # A number of the features' own precision, which is subtracted exactly.
+    return xp.astype(xp.astype(xp.where(far, mean, start), sample.dtype), xp.float64)
+
+
+def _plus(one: Any, other: Any) -> Any:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other

@@ -1,0 +1,147 @@
+"""When the features fit a target exactly: what is infinite, and what is not."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+
+from sktransfer.exceptions import UnboundedEvidenceWarning
+from sktransfer.linear_model import LogME, LogMEClassifier, SufficientStatistics
+from sktransfer.linear_model._exact_fit import count_distinct, measure_residual
+
+INTERCEPT = pytest.mark.parametrize("fit_intercept", [False, True])
+
+
+def fit(X, y, weights=None, **kwargs):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnboundedEvidenceWarning)
+        return LogMEClassifier(**kwargs).fit(X, y, weights)
+
+
+@pytest.fixture
+def wide(global_random_seed):
+    rng = np.random.default_rng(global_random_seed)
+    return rng.normal(size=(100, 300)), rng.integers(5, size=100)
+
+
+@INTERCEPT
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_duplicated_sample(wide, fit_intercept, dtype):
+    """It made the whole LogME infinite; now it hardly moves it."""
+    X, y = wide
+    without = fit(X.astype(dtype)[1:], y[1:], fit_intercept=fit_intercept)
+    X[1], y[1] = X[0], y[0]
+    model = fit(X.astype(dtype), y, fit_intercept=fit_intercept, std_error=True)
+    assert np.isfinite(model.log_evidence_).all()
+    assert model.logme_ == pytest.approx(without.logme_, abs=0.05)
+    assert np.isfinite(model.std_error_)
+
+
+@INTERCEPT
+def test_duplicated_sample_with_other_label(wide, fit_intercept):
+    X, y = wide
+    X[1], y[0], y[1] = X[0], 0, 1
+    assert np.isfinite(fit(X, y, fit_intercept=fit_intercept).log_evidence_).all()
+
+
+def test_sample_of_zeros(wide):
+    X, y = wide
+    X[5] = 0
+    assert np.isfinite(fit(X, y).log_evidence_).all()
+
+
+@INTERCEPT
+def test_weights_slightly_above_the_number_of_samples(wide, fit_intercept):
+    X, y = wide
+    weights = np.ones(100)
+    expected = fit(X, y, weights, fit_intercept=fit_intercept).logme_
+    weights[3] += 0.01
+    model = fit(X, y, weights, fit_intercept=fit_intercept)
+    assert np.isfinite(model.log_evidence_).all()
+    assert model.logme_ == pytest.approx(expected, abs=0.02)
+
+
+def test_resampled_samples(wide):
+    """A bootstrap of fewer samples than features, from both sides of n = D."""
+    X, y = wide
+    rows = np.random.default_rng(0).integers(100, size=250)
+    for repeated in (rows, np.r_[rows, rows]):
+        with pytest.warns(UnboundedEvidenceWarning, match=r"\d+ samples repeat others"):
+            model = LogMEClassifier().fit(X[repeated], y[repeated])
+        assert np.isfinite(model.log_evidence_).all()
+
+
+def test_creeping_evidence_is_reproducible(global_random_seed):
+    """Where it only creeps upwards it stops at a share of the smallest eigenvalue,
+    which scales and rotations leave alone.
+    """
+    rng = np.random.default_rng(global_random_seed)
+    n = 40
+    left = np.linalg.qr(rng.normal(size=(n, n)))[0]
+    s = np.geomspace(1, 1e-2, n)
+    X = np.hstack([left * s, np.zeros((n, 30))])
+    X = np.vstack([X, X[:1]])
+    y = X[:, :n] @ (s * rng.choice([-1, 1], size=n))
+    with pytest.warns(UnboundedEvidenceWarning, match=r"no maximum.* 1 samples repeat"):
+        model = LogME().fit(X, y)
+    smallest = model.singular_values_[-1] ** 2
+    assert model.alpha_[0] / model.beta_[0] == pytest.approx(1e-8 * smallest)
+    rotation = np.linalg.qr(rng.normal(size=(n + 30, n + 30)))[0]
+    order = rng.permutation(len(y))
+    for other, target in ((37 * X, y), (X @ rotation, y), (X[order], y[order])):
+        with pytest.warns(UnboundedEvidenceWarning, match="no maximum"):
+            again = LogME().fit(other, target)
+        assert again.logme_ == pytest.approx(model.logme_, abs=1e-6)
+
+
+@INTERCEPT
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("n", "d", "rank"), [(300, 20, 20), (200, 400, 15)])
+def test_leak_is_infinite(n, d, rank, dtype, fit_intercept, global_random_seed):
+    """An exact linear function of far fewer directions than samples, for any D."""
+    rng = np.random.default_rng(global_random_seed)
+    X = (
+        rng.normal(size=(n, rank)) @ rng.normal(size=(rank, d))
+        if d > n
+        else (rng.normal(size=(n, d)))
+    )
+    X = X.astype(dtype).astype(float)
+    y = X @ rng.normal(size=d)
+    if d > n and dtype == np.float32:
+        # Rounding gives the features as many directions as there are samples.
+        pytest.skip("of full rank once rounded")
+    with pytest.warns(UnboundedEvidenceWarning, match="the evidence is infinite"):
+        model = LogME(fit_intercept=fit_intercept).fit(X.astype(dtype), y)
+    assert np.isposinf(model.logme_)
+
+
+def test_measured_residual(global_random_seed):
+    """Where rounding hides it the samples tell: zero, or as small as it is."""
+    rng = np.random.default_rng(global_random_seed)
+    mixing = np.linalg.qr(rng.normal(size=(30, 30)))[0] * np.geomspace(1, 1e-4, 30)
+    X = rng.normal(size=(500, 30)) @ mixing
+    w = rng.normal(size=30) / np.geomspace(1, 1e-4, 30)
+    noise = rng.normal(size=500)
+    noise -= X @ np.linalg.lstsq(X, noise)[0]
+    exact = X @ (mixing.T @ w) if False else X @ np.linalg.lstsq(X, X @ w)[0]
+    Y = np.column_stack([exact, exact + 1e-6 * noise, noise])
+    single = X.astype(np.float32)
+    Y += (single - X) @ np.zeros((30, 3))
+    spectrum = SufficientStatistics(30).update(X, Y).spectrum
+    forced = type(spectrum)(
+        **{**vars(spectrum), "uncertain": np.array([True, True, False])}
+    )
+    measured = measure_residual(forced, X, lambda rows: Y[rows], None)
+    assert measured.residual[0] == 0
+    assert measured.residual[1] == pytest.approx(1e-12 * (noise @ noise), rel=1e-3)
+    assert measured.residual[2] == spectrum.residual[2]
+    assert not measured.uncertain.any()
+
+
+def test_count_distinct():
+    X = np.array([[1.0, 2], [0, 0], [1, 2], [-0.0, 0], [3, 4], [5, 6]])
+    assert count_distinct(X) == 4
+    assert count_distinct(X, zero=False) == 3
+    assert count_distinct(X, np.array([1.0, 1, 1, 1, 1, 0])) == 3

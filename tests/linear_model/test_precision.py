@@ -1,0 +1,239 @@
+"""float32, large means, and features of very different scales cost no digits."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_digits
+
+from sktransfer.exceptions import UnboundedEvidenceWarning
+from sktransfer.linear_model import LogME, LogMEClassifier, SufficientStatistics
+from sktransfer.metrics import h_score
+
+INTERCEPT = pytest.mark.parametrize("fit_intercept", [False, True])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """ReLU features of digits, each of mean 0 and variance 1, and their labels."""
+    pixels, y = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    features = np.maximum(pixels / 16 @ rng.normal(size=(64, 160)), 0)
+    features = features[:, (features > 0).mean(axis=0) > 0.02][:, :128]
+    return (features - features.mean(axis=0)) / features.std(axis=0), y
+
+
+def logme(X, y, fit_intercept=False):
+    return LogMEClassifier(fit_intercept=fit_intercept).fit(X, y).logme_
+
+
+def reference(X, y, fit_intercept):
+    """LogME from an SVD of the features in float64, by a search over log t."""
+    X = np.asarray(X, dtype=np.float64)
+    Y = (y[:, None] == np.unique(y)).astype(float)
+    n = len(y)
+    if fit_intercept:
+        X, Y, n = X - X.mean(axis=0), Y - Y.mean(axis=0), n - 1
+    U, singular, _ = np.linalg.svd(X, full_matrices=False)
+    keep = singular > 1e-12 * singular[0]
+    z2, s = (U[:, keep].T @ Y) ** 2, singular[keep] ** 2
+    residual = (Y**2).sum(axis=0) - z2.sum(axis=0)
+    q = 1 / (
+        1 + s * np.exp(-np.arange(np.log(s[-1]) - 8, np.log(s[0]) + 8, 0.03))[:, None]
+    )
+    energy = q @ z2 + residual
+    value = n * (np.log(n / (2 * np.pi * energy)) - 1) + np.log(q).sum(axis=1)[:, None]
+    return value.max(axis=0).mean() / (2 * n)
+
+
+@INTERCEPT
+def test_float32_of_features_in_their_own_units(fit_intercept):
+    """It kept 8 of 30 directions: -0.338 for -0.296 on the golden features."""
+    X, y = load_breast_cancer(return_X_y=True)
+    single = LogMEClassifier(fit_intercept=fit_intercept).fit(X.astype(np.float32), y)
+    assert len(single.singular_values_) == 30
+    assert single.logme_ == pytest.approx(reference(X, y, fit_intercept), abs=1e-4)
+    assert h_score(X.astype(np.float32), y) == pytest.approx(h_score(X, y), abs=1e-4)
+
+
+def test_float32_of_the_golden_features(shared):
+    stored = np.load(shared / "golden" / "measures.npz")
+    X = stored["breast_cancer_raw__features"].astype(np.float32)
+    y = stored["breast_cancer_raw__target"]
+    exact = json.loads((shared / "golden" / "measures.json").read_text())
+    measures = exact["breast_cancer_raw"]
+    assert logme(X, y) == pytest.approx(measures["logme"], abs=1e-4)
+    assert h_score(X, y) == pytest.approx(measures["h_score"], abs=1e-4)
+
+
+@INTERCEPT
+@pytest.mark.parametrize("scale", [1.0, 1e3, 3e3, 1e5])
+@pytest.mark.parametrize("offset", [0, 200, 500])
+def test_float32_with_outlier_dimensions_and_offsets(
+    digits, scale, offset, fit_intercept
+):
+    """Three features at 1,000 standard deviations gave -0.094 for -0.061, a mean of
+    200 of them 0.63 for 0.52.
+    """
+    X, y = digits[0].copy(), digits[1]
+    X[:, :3] *= scale
+    single = (X + offset).astype(np.float32)
+    double = single.astype(np.float64)
+    found = logme(single, y, fit_intercept)
+    assert found == pytest.approx(logme(double, y, fit_intercept), abs=1e-5)
+    assert found == pytest.approx(reference(double, y, fit_intercept), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset", "tolerance"),
+    [
+        (np.float32, 500, 1e-4),
+        (np.float32, 5e3, 1e-3),  # what its own digits leave of the features
+        (np.float64, 1e5, 1e-8),
+        (np.float64, 1e7, 1e-6),
+        (np.float64, 1e9, 1e-4),
+    ],
+)
+@pytest.mark.parametrize("n", [100, 1797])
+def test_intercept_is_free_of_shifts(digits, dtype, offset, tolerance, n):
+    """A mean of 500 deviations gave infinity in float32, one of 1e7 in float64."""
+    X, y = digits[0][:n], digits[1][:n]
+    shifted = (X + offset).astype(dtype)
+    expected = logme(X, y, fit_intercept=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnboundedEvidenceWarning)
+        assert logme(shifted, y, True) == pytest.approx(expected, abs=tolerance)
+
+
+@pytest.mark.parametrize("n", [100, 1797])
+@pytest.mark.parametrize("offset", [0, 1e3, 1e7])
+def test_intercept_is_free_of_shifts_of_the_target(digits, n, offset):
+    X = digits[0][:n].astype(np.float32)
+    y = X[:, 0] + np.random.default_rng(0).normal(size=n)
+    expected = LogME(fit_intercept=True).fit(X.astype(np.float64), y)
+    model = LogME(fit_intercept=True).fit(X, y + offset)
+    assert model.logme_ == pytest.approx(expected.logme_, abs=1e-5)
+    np.testing.assert_allclose(
+        model.predict(X) - offset, expected.predict(X), atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("offset", [1e5, 1e7])
+@pytest.mark.parametrize("n", [100, 1797])
+def test_dominant_mean_without_intercept(digits, offset, n):
+    """The mean is one more direction, and hides none of the others."""
+    X, y = digits[0][:n] + offset, digits[1][:n]
+    assert logme(X, y) == pytest.approx(reference(X, y, False), abs=2e-5)
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_stream_whose_mean_moves(digits, fit_intercept):
+    """Every chunk is summed about a mean of its own, and all about one."""
+    X, y = digits[0].copy(), digits[1]
+    X[600:] += 3e3
+    whole = LogMEClassifier(fit_intercept=fit_intercept).fit(X, y)
+    for sizes in ([1, 100, 700], [600], [50, 599, 601, 1200]):
+        model = LogMEClassifier(fit_intercept=fit_intercept)
+        for rows in np.split(np.arange(len(y)), sizes):
+            model.partial_fit(X[rows], y[rows], classes=np.arange(10))
+        assert model.logme_ == pytest.approx(whole.logme_, abs=1e-6)
+    assert whole.logme_ == pytest.approx(reference(X, y, fit_intercept), abs=1e-4)
+
+
+@INTERCEPT
+@pytest.mark.parametrize("ratio", [1e4, 1e7, 1e10])
+@pytest.mark.parametrize("n", [25, 300])
+def test_small_features_beside_large_ones(ratio, n, fit_intercept, global_random_seed):
+    """Only the small ones matter here, and their squares are below eps of the large."""
+    rng = np.random.default_rng([global_random_seed, n])
+    X = rng.normal(size=(n, 40))
+    y = (X[:, 20:24].sum(axis=1) + rng.normal(size=n) / 2 > 0).astype(int)
+    X[:, :20] *= ratio
+    expected = reference(X, y, fit_intercept)
+    if ratio < 1e10:
+        assert logme(X, y, fit_intercept) == pytest.approx(expected, abs=1e-4)
+    # The labels follow from small features: far more than nothing.
+    small = logme(X[:, 20:], y, fit_intercept)
+    lost = 40 * np.log(ratio) / n
+    assert logme(X, y, fit_intercept) > small - lost
+
+
+@pytest.mark.parametrize("scale", [1e19, 1e-25, 1e-40])
+@INTERCEPT
+@pytest.mark.parametrize("n", [100, 1797])
+def test_float32_squares_out_of_range(digits, scale, fit_intercept, n):
+    X, y = digits[0][:n].astype(np.float32), digits[1][:n]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        scaled = X * np.float32(scale)
+        found = logme(scaled, y, fit_intercept)
+    exact = logme(scaled.astype(np.float64) / scale, y, fit_intercept)
+    assert found == pytest.approx(exact, abs=1e-5)
+
+
+def test_squares_out_of_the_range_of_float64(digits):
+    X, y = digits
+    with pytest.raises(ValueError, match=r"squares of the features overflow float64"):
+        logme(X * 1e200, y)
+
+
+@pytest.mark.parametrize("scale", [1e-35, 1e35])
+def test_float32_features_and_targets_of_any_size(digits, scale):
+    X = digits[0].astype(np.float32)
+    y = X[:, 0] + np.random.default_rng(0).normal(size=len(X))
+    expected = LogME().fit(X, y).logme_ - np.log(scale)
+    assert LogME().fit(X, scale * y).logme_ == pytest.approx(expected, abs=1e-6)
+
+
+@INTERCEPT
+def test_noise_is_not_taken_for_an_exact_fit(fit_intercept):
+    """Three quarters of such draws had infinite evidence."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        n = 514 if fit_intercept else 513
+        X = rng.normal(size=(n, 512)).astype(np.float32)
+        y = rng.normal(size=n)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UnboundedEvidenceWarning)
+            single = LogME(fit_intercept=fit_intercept).fit(X, y)
+        double = LogME(fit_intercept=fit_intercept).fit(X.astype(np.float64), y)
+        assert single.logme_ == pytest.approx(double.logme_, abs=1e-6)
+
+
+@INTERCEPT
+def test_small_residual_of_a_large_target(fit_intercept):
+    """1000 +- 1.1 is not explained by ReLU features, however close 1000 is."""
+    pixels, _ = load_digits(return_X_y=True)
+    rng = np.random.default_rng(0)
+    X = np.maximum(pixels / 16 @ rng.normal(size=(64, 256)), 0).astype(np.float32)
+    y = 1000 + 1.1 * rng.normal(size=len(X))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnboundedEvidenceWarning)
+        single = LogME(fit_intercept=fit_intercept).fit(X, y)
+    double = LogME(fit_intercept=fit_intercept).fit(X.astype(np.float64), y)
+    assert single.logme_ == pytest.approx(double.logme_, abs=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@INTERCEPT
+def test_rank_is_that_of_scaled_features(dtype, fit_intercept, global_random_seed):
+    """Copies, sums, constants and zeros add no direction, whatever their scale."""
+    rng = np.random.default_rng(global_random_seed)
+    base = rng.normal(size=(600, 20)).astype(dtype) + dtype(1)
+    probability = np.abs(base) / np.abs(base).sum(axis=1, keepdims=True)
+    X = np.hstack([base, 1000 * base[:, :5], np.zeros((600, 3)), 7 * np.ones((600, 2))])
+    y = np.arange(600) % 3
+    model = LogMEClassifier(fit_intercept=fit_intercept).fit(X.astype(dtype), y)
+    assert len(model.singular_values_) == 20 + (not fit_intercept)
+    model.fit(probability.astype(dtype), y)
+    assert len(model.singular_values_) == 20 - fit_intercept
+
+
+def test_few_samples_are_multiplied_in_float64():
+    X = np.random.default_rng(0).normal(size=(40, 10)).astype(np.float32) + 1
+    statistics = SufficientStatistics(10).update(X, X[:, 0])
+    exact = X.astype(np.float64)
+    np.testing.assert_allclose(statistics.gram, exact.T @ exact, rtol=1e-14)
