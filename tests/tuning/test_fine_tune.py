@@ -326,6 +326,39 @@ def test_an_interrupt_is_passed_on(make_extractor, data):
         model.fit(*data)
 
 
+def validation_row(model, X, y):
+    """A row that the estimator sets apart for validation."""
+    seen = set()
+
+    def note(batch):
+        seen.update(map(float, batch[:, 0]))
+        return batch
+
+    clone(model).set_params(augment=note, max_epochs=1).fit(X, y)
+    return next(i for i in range(len(X)) if float(X[i, 0]) not in seen)
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_nan_in_a_validation_sample_is_no_early_end(make_extractor, data, patience):
+    X, y = data
+    options = {**FAST, "n_iter_no_change": patience, "validation_fraction": 0.3}
+    model = FineTuneClassifier(make_extractor(0), **options)
+    row = validation_row(model, X, y)
+    X = X.copy()
+    X[row, 1] = np.nan
+    message = rf"validation loss was nan in epoch 1.*NaN or infinity.*\[{row}\]"
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, y)
+
+
+def test_infinite_validation_loss_is_no_early_end(make_extractor, data):
+    X, y = data[0], data[0][:, 1].astype(float)
+    model = FineTuneRegressor(make_extractor(0), **FAST, validation_fraction=0.3)
+    y[validation_row(model, X, y)] = 1e25  # its square overflows in float32
+    with pytest.raises(ValueError, match="validation loss was inf in epoch 1.*scale"):
+        model.fit(X, y)
+
+
 def test_mixed_precision(make_extractor, data):
     X, y = data
     options = {**FAST, "max_epochs": 10, "lr": 0.05}
