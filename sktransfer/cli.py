@@ -50,6 +50,8 @@ examples:
   sktransfer rank --features *.npy --labels y.csv --metric logme h_score \\
       --output ranking.csv
       the same by two metrics, the table also written to a file
+
+exit codes: 0; 1 if results could not be written; 2 for bad input; 130 after Ctrl-C
 """
 
 
@@ -158,14 +160,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help=".npy, .npz (each array is a model) or .csv of shape (n_samples, "
-        "n_features)",
+        "n_features); a .csv may have a header, and its index column is left out",
     )
     rank.add_argument(
         "--labels",
         required=True,
         type=Path,
         metavar="FILE",
-        help=".npy, .npz or .csv: labels or numbers, one row a sample",
+        help=".npy, .npz or .csv of labels or numbers, one row a sample",
     )
     rank.add_argument(
         "--metric",
@@ -259,9 +261,9 @@ def _run_rank(arguments: argparse.Namespace) -> None:
         y = read_labels(arguments.labels, n_samples, _note)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    others = {a.path: a.shape[0] for a in features.values() if a.shape[0] != len(y)}
+    others = [array for array in features.values() if array.shape[0] != len(y)]
     if others:
-        rows = ", ".join(f"{path} has {n}" for path, n in others.items())
+        rows = ", ".join(f"{array} has {array.shape[0]}" for array in others)
         raise UsageError(
             f"{arguments.labels} has {len(y)} rows, but {rows}: all files must have "
             "one row per sample, in the same order."

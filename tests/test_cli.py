@@ -213,23 +213,23 @@ class TestRank:
         assert "error: --output: [Errno 28] No space left on device" in errors
         assert not Path("out.csv").exists()
 
-    def test_features_are_neither_cloned_nor_copied(self, folder, monkeypatch):
+    def test_features_are_in_memory_one_model_at_a_time(self, folder):
         tracemalloc = pytest.importorskip("tracemalloc")
         rng = np.random.default_rng(0)
-        names = [f"{i}.npy" for i in range(4)]
+        np.save("y.npy", np.arange(20000) % 3)
+        names = [f"{i}.npy" for i in range(6)]
         for name in names:
-            np.save(name, rng.normal(size=(178, 2000)))
-        one = 178 * 2000 * 8
-        monkeypatch.setattr(
-            "sktransfer.model_selection._candidate._score", lambda *_: None
-        )
-        tracemalloc.start()
-        try:
-            assert rank("--metric", "lfc", features=names) == 2  # nothing is scored
-            _, peak = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert peak < 1.5 * one
+            np.save(name, rng.normal(size=(20000, 20)))
+        np.savez("zoo.npz", **{name: np.load(name) for name in names})
+        one = 20000 * 20 * 8
+        for features in (names, ["zoo.npz"]):
+            tracemalloc.start()
+            try:
+                assert rank("--metric", "lfc", features=features) == 0
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert peak < 3.5 * one
 
     def test_reason_is_no_markup_either(self, folder, capsys, monkeypatch):
         def fail(*_, **__):
@@ -268,6 +268,9 @@ class TestMistakes:
         says = "y.npy has 178 rows, but short.npy has 175: all files must have one row"
         refused(features=["small.npy", "short.npy"], says=says)
         refused(features=["short.npy"], says=says)
+        np.savez("zoo.npz", a=X[:5], b=X, c=X[:7])
+        says = "y.npy has 178 rows, but zoo.npz:a has 5, zoo.npz:c has 7: all files"
+        refused(features=["zoo.npz", "large.npy"], says=says)
 
     def test_three_dimensions(self, refused):
         np.save("cube.npy", X[:, :, None])

@@ -45,6 +45,10 @@ class StoredArray:
     dtype: np.dtype
     values: np.ndarray | None = None
 
+    def __str__(self) -> str:
+        member = self.member.removesuffix(".npy")
+        return f"{self.path}:{member}" if member else str(self.path)
+
     def read(self) -> np.ndarray:
         """The array; one of an .npy file stays there, mapped into memory."""
         if self.values is not None:
@@ -98,17 +102,17 @@ def open_features(
                 name = f"{path}:{key}" if key else str(path)
             if name in features:
                 raise ValueError(f"{path} is given twice; each model needs one file.")
-            _check_features(array, f"{path}:{key}" if len(arrays) > 1 else str(path))
+            _check_features(array)
             features[name] = array
     return features
 
 
-def _check_features(array: StoredArray, what: str) -> None:
+def _check_features(array: StoredArray) -> None:
     if array.dtype.kind not in "fiub":
-        raise ValueError(f"{what} must hold numbers; it holds {array.dtype} values.")
+        raise ValueError(f"{array} must hold numbers; it holds {array.dtype} values.")
     if len(array.shape) != 2 or 0 in array.shape:
         raise ValueError(
-            f"{what} must have shape (n_samples, n_features), neither of them 0; it "
+            f"{array} must have shape (n_samples, n_features), neither of them 0; it "
             f"has shape {array.shape}."
         )
 

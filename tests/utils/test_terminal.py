@@ -5,8 +5,12 @@ from __future__ import annotations
 import io
 import sys
 
+import numpy as np
 import pytest
+from sklearn.preprocessing import FunctionTransformer
 
+from sktransfer.exceptions import CandidateFailedWarning
+from sktransfer.model_selection import ModelSelector
 from sktransfer.utils._terminal import StreamError, printable, say, write
 
 
@@ -54,3 +58,19 @@ def test_ascii(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     write("é ±")
     assert stream.buffer.getvalue() == b"\\xe9 \\xb1"
+
+
+def fail(X):
+    raise ValueError("no \x1b[31mcolour")
+
+
+def test_candidates_in_reports_and_warnings(capsys):
+    X, y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 2
+    candidates = [
+        ("a\x1b[2J", FunctionTransformer()),
+        ("b\x1b[2J", FunctionTransformer(fail)),
+    ]
+    with pytest.warns(CandidateFailedWarning, match="b.x1b") as caught:
+        ModelSelector(candidates, verbose=1).fit(X, y)
+    messages = [str(warning.message) for warning in caught]
+    assert "\x1b" not in capsys.readouterr().out + "".join(messages)
