@@ -135,13 +135,25 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
             )
     if all(map(_are_numbers, columns)):
         numbers = _numbers(columns)
-        whole = np.isfinite(numbers).all() and (numbers == np.rint(numbers)).all()
-        return numbers.astype(np.int64) if whole else numbers, dropped
+        if len(columns) > 1:
+            for i, column in zip(kept, numbers.T, strict=True):
+                if _is_whole(column) and _all_differ(column):
+                    raise ValueError(
+                        f"{_name(names, i)} holds a different whole number in every "
+                        "row, as ids do; keep the columns of labels only, or save them "
+                        "as .npy if it is one of them"
+                    )
+        return numbers.astype(np.int64) if _is_whole(numbers) else numbers, dropped
     if len(columns) > 1:
         named = "" if names is None else f" ({', '.join(names[i] for i in kept)})"
         raise ValueError(
             f"it has {len(columns)} columns{named}, not all of them numbers; keep one "
             "column, that of the labels"
+        )
+    if _all_differ(columns[0]):
+        raise ValueError(
+            "every label is different, as ids are; keep the column of the labels, and "
+            "commas between columns"
         )
     return columns[0], dropped
 
@@ -196,19 +208,25 @@ def _index_columns(names: list[str] | tuple[str, ...]) -> list[int]:
 def _counts(values: np.ndarray) -> bool:
     """Whether the first of several columns only numbers the rows."""
     column = values[:, 0]
-    return bool(
-        len(column) > 2
-        and np.isfinite(column).all()
-        and (column == np.rint(column)).all()
-        and (np.diff(column) > 0).all()
-    )
+    return bool(len(column) > 2 and _is_whole(column) and (np.diff(column) > 0).all())
+
+
+def _is_whole(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).all() and (values == np.rint(values)).all())
+
+
+def _all_differ(column: np.ndarray) -> bool:
+    return len(column) > 2 and len(np.unique(column)) == len(column)
+
+
+def _name(names: list[str] | None, column: int) -> str:
+    return f"column {column + 1}" if names is None else repr(names[column])
 
 
 def _left_out(names: list[str] | None, column: int) -> str:
-    name = f"column {column + 1}" if names is None else repr(names[column])
     return (
-        f"left out {name}, which looks like an index of the samples. If it is a "
-        "measurement, save the data as .npy."
+        f"left out {_name(names, column)}, which looks like an index of the samples. "
+        "If it is a measurement, save the data as .npy."
     )
 
 
@@ -223,8 +241,9 @@ def _what_is_wrong(path: Path, names: list[str] | None, index: list[int]) -> str
                 return f"line {line} has {len(row)} values, but the first {expected}"
             for i, cell in enumerate(row):
                 if i not in index and not _is_number(cell):
-                    column = f"column {i + 1}" + (f" ({names[i]})" if names else "")
-                    what = f"holds {cell!r}, no number" if cell else "is empty"
+                    name = names[i][:40] if names else ""
+                    column = f"column {i + 1}" + (f" ({name})" if name else "")
+                    what = f"holds {cell[:40]!r}, no number" if cell else "is empty"
                     return (
                         f"line {line}, {column} {what}; features are numbers separated "
                         "by commas, without columns of anything else"

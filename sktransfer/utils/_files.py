@@ -305,4 +305,6 @@ def _naming(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, UnicodeDecodeError):
+            text += "; save it in UTF-8"
         raise ValueError(f"{path} cannot be read: {text.rstrip('.')}.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -315,6 +316,16 @@ def test_progress_and_callbacks(make_extractor, data, capsys):
     assert 1 < len(model.history_) < 9
     assert "train_loss" in capsys.readouterr().out
     FineTuneClassifier(make_extractor(0), **FAST).set_callbacks(ProgressBar()).fit(X, y)
+
+
+def test_callbacks_stop_training_in_a_thread_too(make_extractor, data):
+    stop = skorch.callbacks.EarlyStopping(
+        monitor="train_loss", patience=2, threshold=10.0, threshold_mode="abs"
+    )
+    model = FineTuneClassifier(make_extractor(0), **{**FAST, "max_epochs": 9})
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(model.set_params(callbacks=[stop]).fit, *data).result()
+    assert 1 < len(model.history_) < 9
 
 
 def test_an_interrupt_is_passed_on(make_extractor, data):

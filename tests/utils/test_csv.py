@@ -186,8 +186,17 @@ class TestLabels:
                 r"2 columns \(image, label\).*keep one column",
             ),
             ("x,1\ny,0", r"2 columns, not all of them numbers"),
+            ("image;label\na;1\nb;1\nc;2", "every label is different, as ids are"),
+            ("PassengerId,y\n7,0\n9,1\n4,1", "'PassengerId' holds a different whole"),
+            ("0,7\n1,9\n1,4", "column 2 holds a different whole number in every row"),
         ],
     )
     def test_what_is_wrong(self, text, message, file):
         with pytest.raises(ValueError, match=message):
             read_csv_labels(file(text), 2)
+
+    def test_numbers_that_differ_are_targets(self, file):
+        y, _ = read_csv_labels(file("a,b\n0.5,1.5\n0.25,3\n1,0"), 3)
+        assert y.tolist() == [[0.5, 1.5], [0.25, 3], [1, 0]]
+        y, _ = read_csv_labels(file("7\n9\n4"), 3)
+        assert y.ravel().tolist() == [7, 9, 4]

@@ -137,6 +137,13 @@ class TestLabels:
         ):
             read_labels(tmp_path / "y.npy", 2)
 
+    def test_another_encoding(self, tmp_path):
+        (tmp_path / "y.csv").write_bytes("é\nb\né\n".encode("latin-1"))
+        with pytest.raises(
+            ValueError, match=r"y\.csv cannot be read: .*save it in UTF-8"
+        ):
+            read_labels(tmp_path / "y.csv", 3)
+
     def test_missing_numbers_name_the_row(self, tmp_path):
         np.save(tmp_path / "y.npy", [0, 1, np.nan, 1, np.inf])
         with pytest.raises(ValueError, match=r"in 2 of 5 rows, .* row 3\. Leave these"):
