@@ -98,9 +98,9 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
             rows.append(row)
     if not rows:
         raise ValueError("the file is empty")
-    widths = {len(row) for row in rows}
-    if len(widths) > 1:
-        raise ValueError(f"lines have between {min(widths)} and {max(widths)} values")
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(rows[0]):
+            raise ValueError(_ragged(line, row, len(rows[0])))
     dropped, names = [], None
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     is_header = any(
@@ -230,6 +230,13 @@ def _left_out(names: list[str] | None, column: int) -> str:
     )
 
 
+def _ragged(line: int, row: list[str], expected: int) -> str:
+    return (
+        f"line {line} has {len(row)} values, but the first has {expected}; values that "
+        "hold commas need quotes"
+    )
+
+
 def _what_is_wrong(path: Path, names: list[str] | None, index: list[int]) -> str:
     """The first line that is not like the others, found by reading anew."""
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -238,7 +245,7 @@ def _what_is_wrong(path: Path, names: list[str] | None, index: list[int]) -> str
         for line, row in rows:
             expected = len(row) if expected is None else expected
             if len(row) != expected:
-                return f"line {line} has {len(row)} values, but the first {expected}"
+                return _ragged(line, row, expected)
             for i, cell in enumerate(row):
                 if i not in index and not _is_number(cell):
                     name = names[i][:40] if names else ""
