@@ -24,7 +24,7 @@ _READ_HEADER = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class StoredArray:
     """An array in a file, known by its header and read when it is wanted.
 
@@ -45,6 +45,10 @@ class StoredArray:
     dtype: np.dtype
     values: np.ndarray | None = None
 
+    def __post_init__(self):
+        # A worker may have been started in another folder.
+        self._location = self.path.absolute()
+
     def __str__(self) -> str:
         member = self.member.removesuffix(".npy")
         return f"{self.path}:{member}" if member else str(self.path)
@@ -55,9 +59,12 @@ class StoredArray:
             return self.values
         with _naming(self.path):
             if not self.member:
-                array = np.asarray(np.load(self.path, mmap_mode="r"))
+                array = np.asarray(np.load(self._location, mmap_mode="r"))
             else:
-                with ZipFile(self.path) as archive, archive.open(self.member) as file:
+                with (
+                    ZipFile(self._location) as archive,
+                    archive.open(self.member) as file,
+                ):
                     array = npy.read_array(file)
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import pickle
 import struct
 import zipfile
 from pathlib import Path
@@ -106,6 +107,15 @@ class TestFeatures:
         assert array.shape == X.shape
         save(tmp_path / name, 2 * X)
         np.testing.assert_array_equal(array.read(), 2 * X)
+
+    @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
+    def test_files_are_found_from_another_folder(self, name, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (np.save if name == "a.npy" else np.savez)(name, X)
+        (array,) = open_features([Path(name)]).values()
+        (tmp_path / "worker").mkdir()
+        monkeypatch.chdir("worker")
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(array)).read(), X)
 
 
 class TestLabels:
