@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 import numpy as np
 from rich import box
@@ -23,7 +25,21 @@ from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.metrics import get_scorer_names, regret, weighted_kendall_tau
 from sktransfer.metrics._registry import METRICS
 from sktransfer.model_selection import ModelSelector
-from sktransfer.utils._files import read_feature_files, read_labels
+from sktransfer.utils._files import (
+    StoredArray,
+    check_output,
+    open_features,
+    read_labels,
+    replacing,
+)
+from sktransfer.utils._terminal import (
+    StreamError,
+    encodable,
+    is_terminal,
+    printable,
+    say,
+    write,
+)
 
 _EPILOG = """\
 examples:
@@ -34,6 +50,8 @@ examples:
   sktransfer rank --features *.npy --labels y.csv --metric logme h_score \\
       --output ranking.csv
       the same by two metrics, the table also written to a file
+
+exit codes: 0; 1 if results could not be written; 2 for bad input; 130 after Ctrl-C
 """
 
 
@@ -48,6 +66,14 @@ the data."""
 class UsageError(Exception):
     """What the user can mend; becomes one sentence and exit code 2."""
 
+    code = 2
+
+
+class OutputError(UsageError):
+    """Results that could not be kept; becomes one sentence and exit code 1."""
+
+    code = 1
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -60,19 +86,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, or 2 for bad input.
+        Exit code: 0; 2 for bad input; 1 if the results could not be written; 130 after
+        Ctrl-C; 141 if nobody reads the output to its end.
     """
-    arguments = _parser().parse_args(argv)
+    command = ""
     try:
-        return arguments.run(arguments)
+        arguments = _parser().parse_args(argv)
+        command = f" {arguments.command}"
+        arguments.run(arguments)
     except UsageError as error:
-        message = " ".join(str(error).split())
-        print(f"sktransfer {arguments.command}: error: {message}", file=sys.stderr)
-        return 2
+        say(f"sktransfer{command}: error: {' '.join(str(error).split())}")
+        return error.code
+    except StreamError as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            return 141  # as the shell has it: 128 and the signal SIGPIPE
+        say(f"sktransfer{command}: error: cannot print: {error.__cause__}")
+        return 1
+    except KeyboardInterrupt:
+        say(f"sktransfer{command}: interrupted")
+        return 130  # 128 and the signal SIGINT
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that prints arguments as what they are, and notices where it cannot."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
+
+    def _print_message(self, message: str, file: TextIO | None = None) -> None:
+        if file is sys.stdout:
+            write(message)
+        else:
+            super()._print_message(message, file)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sktransfer",
         description="Which pre-trained model will do best on your labelled data, "
         "before you fine-tune any of them?",
@@ -110,14 +160,14 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help=".npy, .npz (each array is a model) or .csv of shape (n_samples, "
-        "n_features)",
+        "n_features); a .csv may have a header, and its index column is left out",
     )
     rank.add_argument(
         "--labels",
         required=True,
         type=Path,
         metavar="FILE",
-        help=".npy, .npz or .csv: labels or numbers, one row a sample",
+        help=".npy, .npz or .csv of labels or numbers, one row a sample",
     )
     rank.add_argument(
         "--metric",
@@ -148,7 +198,7 @@ def _feature_metrics() -> list[str]:
     return [name for name in names if METRICS[name].reads == "features"]
 
 
-def _run_demo(arguments: argparse.Namespace) -> int:
+def _run_demo(arguments: argparse.Namespace) -> None:
     from sktransfer.datasets import load_target, load_zoo, load_zoo_cards
 
     try:
@@ -159,14 +209,9 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     selector = ModelSelector(zoo)
     _fit_with_progress(selector, target.data, target.target)
     n = len(target.target)
-    console = _console()
-    console.print(
-        _table(selector, f"{len(zoo)} networks on {n} digits", model="network")
-    )
-    cards = load_zoo_cards()
-    console.print(_agreement_table(selector, cards))
-    console.print(_FOOTNOTE, soft_wrap=True)
-    return 0
+    _show(_table(selector, f"{len(zoo)} networks on {n} digits", model="network"))
+    _show(_agreement_table(selector, load_zoo_cards()))
+    write(f"{_FOOTNOTE}\n")
 
 
 def _agreement_table(selector: ModelSelector, cards: dict[str, dict]) -> Table:
@@ -182,7 +227,7 @@ def _agreement_table(selector: ModelSelector, cards: dict[str, dict]) -> Table:
         "parameters": np.array([cards[name]["n_parameters"] for name in names]),
     }
     table = _new_table("Agreement with the accuracy after fine-tuning on n digits")
-    table.add_column("order by")
+    table.add_column("order by", no_wrap=True)
     table.add_column("top pick", no_wrap=True)
     accuracies = {}
     for n_train in (100, 500):
@@ -190,7 +235,7 @@ def _agreement_table(selector: ModelSelector, cards: dict[str, dict]) -> Table:
         by_name = dict(zip(truth["network"], truth["accuracy_mean"], strict=True))
         accuracies[n_train] = np.array([100 * by_name[name] for name in names])
         table.add_column(f"tau_w, n={n_train}", justify="right")
-        table.add_column("regret", justify="right")
+        table.add_column("regret", justify="right", no_wrap=True)
     for ranker, scores in rankers.items():
         cells = [ranker, names[int(np.argmax(scores))]]
         for accuracy in accuracies.values():
@@ -200,38 +245,45 @@ def _agreement_table(selector: ModelSelector, cards: dict[str, dict]) -> Table:
     return table
 
 
-def _run_rank(arguments: argparse.Namespace) -> int:
-    try:
-        features = read_feature_files(arguments.features)
-        y = read_labels(arguments.labels, len(next(iter(features.values()))))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+def _run_rank(arguments: argparse.Namespace) -> None:
     wrong = [m for m in arguments.metric if m not in _feature_metrics()]
     if wrong:
         raise UsageError(
             f"{wrong[0]!r} is not a metric that reads features; choose among "
             f"{', '.join(_feature_metrics())}."
         )
-    for name, array in features.items():
-        if len(array) != len(y):
-            raise UsageError(
-                f"{name} has {len(array)} rows, but {arguments.labels} has {len(y)}: "
-                "both must have one row a sample."
-            )
-    if arguments.output is not None:
-        if arguments.output.suffix != ".csv":
-            raise UsageError(f"--output must end in .csv; got {arguments.output}.")
-        if not arguments.output.parent.is_dir():
-            raise UsageError(f"--output: {arguments.output.parent} is not a folder.")
+    try:
+        if arguments.output is not None:
+            check_output(arguments.output, [*arguments.features, arguments.labels])
+        features = open_features(arguments.features, _note)
+        counts = Counter(array.shape[0] for array in features.values())
+        ((n_samples, _),) = counts.most_common(1)
+        y = read_labels(arguments.labels, n_samples, _note)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    others = [array for array in features.values() if array.shape[0] != len(y)]
+    if others:
+        rows = ", ".join(f"{array} has {array.shape[0]}" for array in others)
+        raise UsageError(
+            f"{arguments.labels} has {len(y)} rows, but {rows}: all files must have "
+            "one row per sample, in the same order."
+        )
+    if arguments.task == "multilabel" and not (
+        y.ndim == 2 and np.isin(y, (0, 1)).all()
+    ):
+        raise UsageError(
+            f"--task multilabel: {arguments.labels} must hold a column of 0 and 1 for "
+            "each label. A single column of classes is --task classification."
+        )
 
-    # Every candidate sees the same rows: a row number goes in, its features come out.
-    extractors = [
-        (name, FunctionTransformer(_Rows(array), check_inverse=False))
-        for name, array in features.items()
-    ]
-    selector = ModelSelector(
-        extractors,
+    selector = _FileSelector(
+        # Every candidate sees the same rows: row numbers go in, its features come out.
+        [
+            (name, FunctionTransformer(_Rows(array), check_inverse=False))
+            for name, array in features.items()
+        ],
         scoring=arguments.metric,
+        refit=False,
         task=arguments.task,
         n_jobs=arguments.jobs,
     )
@@ -240,24 +292,44 @@ def _run_rank(arguments: argparse.Namespace) -> int:
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     title = f"{len(features)} model{'s' * (len(features) > 1)} on {len(y)} samples"
-    _console().print(_table(selector, title, widths=True))
+    # What is kept comes first: a full disk or a closed pipe may end the rest.
+    problem = None
     if arguments.output is not None:
         try:
             _write_csv(selector, arguments.output)
         except OSError as error:
-            raise UsageError(str(error)) from error
-        print(f"written: {arguments.output}", file=sys.stderr)
-    return 0
+            problem = error
+    _show(_table(selector, title, widths=True))
+    if problem is not None:
+        raise OutputError(f"--output: {problem}") from problem
+    if arguments.output is not None:
+        say(f"written: {arguments.output}")
+
+
+def _note(message: str) -> None:
+    say(f"note: {message}")
+
+
+class _FileSelector(ModelSelector):
+    """A selector whose candidates have the names of files, such as ``a__b``."""
+
+    def _validate_names(self, names: Sequence[str]) -> None:
+        # Names are unique, and no parameter of a candidate is set by its name here.
+        pass
 
 
 class _Rows:
-    """Features by row number; a class, so that workers can unpickle it."""
+    """Features by row number, read when they are asked for."""
 
-    def __init__(self, features: np.ndarray):
-        self.features = features
+    def __init__(self, array: StoredArray):
+        self.array = array
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
-        return self.features[rows[:, 0]]
+        # All rows, in order: a slice is no copy.
+        return self.array.read()[rows[0, 0] : rows[-1, 0] + 1]
+
+    def __sklearn_clone__(self) -> _Rows:
+        return self  # it is never changed, and may be large
 
 
 def _fit_with_progress(selector: ModelSelector, X: Any, y: Any) -> None:
@@ -268,7 +340,7 @@ def _fit_with_progress(selector: ModelSelector, X: Any, y: Any) -> None:
         MofNCompleteColumn(),
         console=Console(stderr=True),
         transient=True,
-        disable=not sys.stderr.isatty(),
+        disable=not is_terminal(sys.stderr),
     )
     with progress, _plain_warnings():
         selector.set_callbacks(_RichProgress(progress)).fit(X, y)
@@ -285,7 +357,8 @@ class _RichProgress:
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
         if context.parent is not None:
-            self.progress.update(self.task, description=context.task_name)
+            description = printable(context.task_name)
+            self.progress.update(self.task, description=description)
 
     def on_fit_task_end(self, estimator: Any, context: Any) -> None:
         if context.parent is not None:
@@ -302,7 +375,7 @@ def _plain_warnings():
     def show(message, category, *_, **__):
         # Failures are in the table, with their reasons.
         if not issubclass(category, CandidateFailedWarning):
-            print(f"warning: {message}", file=sys.stderr)
+            say(f"warning: {message}")
 
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -310,11 +383,31 @@ def _plain_warnings():
         yield
 
 
-def _console() -> Console:
+def _show(table: Table) -> None:
+    """Print a table, cutting nothing where the terminal is too narrow."""
+    on_terminal = is_terminal(sys.stdout)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    page = io.TextIOWrapper(io.BytesIO(), encoding, "backslashreplace", newline="")
     # Brackets in names and messages are what they are, not rich's markup.
+    console = Console(
+        file=page, force_terminal=on_terminal, markup=False, highlight=False
+    )
     # Eighty columns, rich's width of a pipe, are too few for three metrics.
-    width = None if sys.stdout.isatty() else 120
-    return Console(markup=False, width=width)
+    width = console.width if on_terminal else 120
+    # Both, for a dumb terminal counts as eighty columns otherwise.
+    console.size = max(width, _least_width(table)), console.height
+    console.print(table)
+    page.flush()
+    write(page.buffer.getvalue().decode(encoding))
+
+
+def _least_width(table: Table) -> int:
+    """Columns that may not wrap, and a dozen characters for each that may."""
+    return sum(
+        1
+        + max(12 if not c.no_wrap else len(str(cell)) for cell in (c.header, *c.cells))
+        for c in table.columns
+    )
 
 
 def _new_table(title: str) -> Table:
@@ -336,20 +429,20 @@ def _table(
     metrics = list(selector.scorer_.metrics)
     order = np.argsort(results["rank"], kind="stable")
     table = _new_table(title)
-    table.add_column("rank", justify="right")
+    table.add_column("rank", justify="right", no_wrap=True)
     table.add_column(model, overflow="fold")
     for metric in metrics:
-        header = "LogME ± std. error" if metric == "logme" else metric
+        header = f"LogME {_plus_minus()} std. error" if metric == "logme" else metric
         table.add_column(header, justify="right", no_wrap=True)
     if metrics[0] == "logme":
-        table.add_column("P(> next)", justify="right")
+        table.add_column("P(> next)", justify="right", no_wrap=True)
     if widths:
-        table.add_column("features", justify="right")
-    table.add_column("extract s", justify="right")
-    table.add_column("score s", justify="right")
+        table.add_column("features", justify="right", no_wrap=True)
+    table.add_column("extract s", justify="right", no_wrap=True)
+    table.add_column("score s", justify="right", no_wrap=True)
     for place, row in enumerate(order):
         failed = bool(results["error"][row])
-        cells = [str(results["rank"][row]), str(results["name"][row])]
+        cells = [str(results["rank"][row]), printable(results["name"][row])]
         cells += [_score_cell(results, metric, row) for metric in metrics]
         if metrics[0] == "logme":
             cells.append(_better_cell(selector, order, place))
@@ -365,7 +458,7 @@ def _table(
         if results["error"][row]
     ]
     if errors:
-        table.caption = "failed: " + "; ".join(errors)
+        table.caption = printable("failed: " + "; ".join(errors))
     return table
 
 
@@ -374,8 +467,12 @@ def _score_cell(results: dict, metric: str, row: int) -> str:
     if np.isnan(score):
         return "failed"
     if metric == "logme":
-        return f"{score:.4f} ± {results['logme_std_error'][row]:.4f}"
+        return f"{score:.4f} {_plus_minus()} {results['logme_std_error'][row]:.4f}"
     return f"{score:.4f}"
+
+
+def _plus_minus() -> str:
+    return "±" if encodable("±", sys.stdout) else "+/-"
 
 
 def _better_cell(selector: ModelSelector, order: np.ndarray, place: int) -> str:
@@ -388,7 +485,7 @@ def _better_cell(selector: ModelSelector, order: np.ndarray, place: int) -> str:
 def _write_csv(selector: ModelSelector, path: Path) -> None:
     results = selector.results_
     columns = [name for name in results if name != "layer"]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for row in np.argsort(results["rank"], kind="stable"):

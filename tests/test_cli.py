@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import subprocess
 import sys
@@ -146,6 +147,90 @@ class TestRank:
         assert errors == "written: out.csv\n"
         assert "NaN or infinity" in Path("out.csv").read_text()
 
+    @pytest.mark.parametrize("name", ["a__b", "memory", "task", "_", "日本 é", "a:b"])
+    def test_files_of_any_name(self, name, folder, capsys):
+        np.save(f"{name}.npy", X)
+        assert rank("--output", "out.csv", features=["small.npy", f"{name}.npy"]) == 0
+        assert name in capsys.readouterr().out
+        assert f"\n{name}," in Path("out.csv").read_text(encoding="utf-8")
+
+    @pytest.mark.parametrize("bad", [False, True])
+    def test_escape_sequences_do_not_reach_the_terminal(self, bad, folder, capsys):
+        name = "\x1b[2J\u202e.npy"
+        np.save(name, np.full_like(X, np.nan) if bad else X)
+        assert rank(features=["small.npy", name]) == 0
+        output, errors = capsys.readouterr()
+        assert "\x1b" not in output + errors
+        assert "\u202e" not in output + errors
+        assert "\\x1b[2J\\u202e" in output
+
+    @pytest.mark.parametrize("labels", [y, WORDS])
+    def test_labels_from_pandas_without_their_index(self, labels, folder, capsys):
+        lines = [f"{i},{label}" for i, label in enumerate(labels)]
+        Path("y.csv").write_text("\n".join([",label", *lines]))
+        assert rank(labels="y.csv") == 0
+        output, errors = capsys.readouterr()
+        assert f"{logme_score(X, y):.4f} ± " in output
+        assert errors.startswith("note: y.csv: left out '', which looks like an index")
+
+    def test_features_from_pandas_without_their_index(self, folder, capsys):
+        names = ["", *map(str, range(13))]
+        rows = np.column_stack([np.arange(len(X)), X])
+        np.savetxt("a.csv", rows, "%.17g", ",", header=",".join(names), comments="")
+        assert rank(features=["a.csv"]) == 0
+        output, errors = capsys.readouterr()
+        assert f"{logme_score(X, y):.4f} ± " in output
+        assert errors.startswith("note: a.csv: left out '', which looks like an index")
+
+    @pytest.mark.parametrize("columns", ["20", "80"])
+    def test_narrow_terminals_cut_nothing(self, columns, folder, capsys, monkeypatch):
+        monkeypatch.setenv("COLUMNS", columns)
+        monkeypatch.setattr("sktransfer.cli.is_terminal", lambda stream: True)
+        monkeypatch.setenv("TERM", "dumb")
+        assert rank("--metric", "logme", "transrate", "h_score", "lfc", "parc") == 0
+        output = capsys.readouterr().out
+        assert "…" not in output
+        for metric in (logme_score, transrate_score):
+            assert f"{metric(X, y):.4f}" in output
+
+    def test_ascii_terminal(self, folder, monkeypatch):
+        stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+        monkeypatch.setattr(sys, "stdout", stream)
+        np.save("é.npy", X)
+        assert rank(features=["small.npy", "é.npy"]) == 0
+        output = stream.buffer.getvalue().decode("ascii")
+        assert f"{logme_score(X, y):.4f} +/- " in output
+        assert "\\xe9" in output
+
+    def test_full_disk_where_the_output_goes(self, folder, capsys, monkeypatch):
+        def fail(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("sktransfer.cli._write_csv", fail)
+        assert rank("--output", "out.csv") == 1
+        output, errors = capsys.readouterr()
+        assert "2 models" in output
+        assert "error: --output: [Errno 28] No space left on device" in errors
+        assert not Path("out.csv").exists()
+
+    def test_features_are_in_memory_one_model_at_a_time(self, folder):
+        tracemalloc = pytest.importorskip("tracemalloc")
+        rng = np.random.default_rng(0)
+        np.save("y.npy", np.arange(20000) % 3)
+        names = [f"{i}.npy" for i in range(6)]
+        for name in names:
+            np.save(name, rng.normal(size=(20000, 20)))
+        np.savez("zoo.npz", **{name: np.load(name) for name in names})
+        one = 20000 * 20 * 8
+        for features in (names, ["zoo.npz"]):
+            tracemalloc.start()
+            try:
+                assert rank("--metric", "lfc", features=features) == 0
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            assert peak < 3.5 * one
+
     def test_reason_is_no_markup_either(self, folder, capsys, monkeypatch):
         def fail(*_, **__):
             raise ValueError("expected one of [red, blue] [/x]")
@@ -180,8 +265,12 @@ class TestMistakes:
 
     def test_rows(self, refused):
         np.save("short.npy", X[:-3])
-        says = "short has 175 rows, but y.npy has 178"
+        says = "y.npy has 178 rows, but short.npy has 175: all files must have one row"
         refused(features=["small.npy", "short.npy"], says=says)
+        refused(features=["short.npy"], says=says)
+        np.savez("zoo.npz", a=X[:5], b=X, c=X[:7])
+        says = "y.npy has 178 rows, but zoo.npz:a has 5, zoo.npz:c has 7: all files"
+        refused(features=["zoo.npz", "large.npy"], says=says)
 
     def test_three_dimensions(self, refused):
         np.save("cube.npy", X[:, :, None])
@@ -194,8 +283,8 @@ class TestMistakes:
 
     def test_pickles(self, refused):
         np.save("objects.npy", np.array([{}] * 178, dtype=object), allow_pickle=True)
-        refused(features=["objects.npy"], says="allow_pickle=False")
-        refused(labels="objects.npy", says="allow_pickle=False")
+        refused(features=["objects.npy"], says="nothing is unpickled")
+        refused(labels="objects.npy", says="nothing is unpickled")
 
     def test_text_for_features(self, refused):
         np.save("words.npy", WORDS[:, None])
@@ -228,13 +317,50 @@ class TestMistakes:
 
     def test_output(self, refused):
         refused("--output", "out.txt", says="--output must end in .csv; got out.txt")
-        refused("--output", "none/out.csv", says="--output: none is not a folder")
-
-    def test_output_that_cannot_be_written(self, folder, capsys):
         Path("taken.csv").mkdir()
-        assert rank("--output", "taken.csv") == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert "taken.csv" in line
+        refused("--output", "taken.csv", says="taken.csv is there, and is not a file")
+        np.savetxt("a.csv", X, delimiter=",")
+        says = "--output: a.csv is an input"
+        refused("--output", "a.csv", features=["a.csv"], says=says)
+
+    def test_output_in_a_missing_folder_before_any_file_is_read(self, refused):
+        says = "--output: none is not a folder"
+        refused("--output", "none/out.csv", features=["none.npy"], says=says)
+
+    @pytest.mark.parametrize("labels", ["y.npy", "y.csv"])
+    def test_classes_are_not_several_labels(self, labels, refused):
+        np.savetxt("y.csv", y, fmt="%d")
+        says = f"{labels} must hold a column of 0 and 1 for each label"
+        refused("--task", "multilabel", labels=labels, says=says)
+        np.save("two.npy", np.stack([y, y], axis=1))
+        says = "two.npy must hold a column of 0 and 1 for each label"
+        refused("--task", "multilabel", labels="two.npy", says=says)
+
+    def test_folder(self, refused):
+        Path("features").mkdir()
+        refused(features=["features"], says="features is a folder")
+        refused(labels="features", says="features is a folder")
+
+    def test_escape_sequences_stay_in_their_names(self, refused):
+        refused(features=["\x1b[31m.npy"], says="\\x1b[31m.npy does not exist")
+        refused("--metric", "\x1b[31m", says="x1b[31m")
+
+    def test_escape_sequences_in_usage(self, capsys):
+        with pytest.raises(SystemExit):
+            main(["rank", "--features", "a", "--labels", "b", "--\x1b[31m"])
+        errors = capsys.readouterr().err
+        assert "\x1b" not in errors
+        assert "--\\x1b[31m" in errors
+
+    def test_ctrl_c(self, folder, capsys, monkeypatch):
+        def interrupt(*_, **__):
+            raise KeyboardInterrupt
+
+        for place in ("open_features", "ModelSelector.fit", "_write_csv"):
+            with monkeypatch.context() as patch:
+                patch.setattr(f"sktransfer.cli.{place}", interrupt)
+                assert rank("--output", "out.csv") == 130
+            assert capsys.readouterr() == ("", "sktransfer rank: interrupted\n")
 
     @pytest.mark.parametrize(
         "arguments", [[], ["rank"], ["rank", "--task", "x"], ["x"]]
@@ -263,29 +389,101 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"sktransfer {sktransfer.__version__}\n"
 
 
-def test_as_a_module(folder):
+def run_module(*arguments, **options):
+    """A process of its own, in UTF-8."""
     path = [str(Path(sktransfer.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep)}
-    command = [sys.executable, "-m", "sktransfer", "rank", "--labels", "y.npy"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path).rstrip(os.pathsep),
+        "PYTHONIOENCODING": "utf-8",
+        **options.pop("env", {}),
+    }
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen(
+        [sys.executable, "-m", "sktransfer", *arguments],
+        env=environment,
+        text=True,
+        encoding="utf-8",
+        **options,
+    )
 
+
+RANK = ["rank", "--labels", "y.npy", "--output", "out.csv", "--features"]
+
+
+def test_as_a_module(folder):
     def run(*features):
-        return subprocess.run(
-            [*command, "--features", *features],
-            capture_output=True,
-            text=True,
-            env={**environment, "PYTHONIOENCODING": "utf-8"},
-            encoding="utf-8",
-            check=False,
-        )
+        process = run_module(*RANK, *features)
+        return process.communicate(), process.returncode
 
-    good = run("small.npy", "large.npy")
-    assert good.returncode == 0
-    assert first_words(good.stdout, 2) == [["1", "large"], ["2", "small"]]
-    assert not good.stderr
-    bad = run("none.npy")
-    assert bad.returncode == 2
-    assert bad.stderr == "sktransfer rank: error: none.npy does not exist.\n"
-    assert not bad.stdout
+    (output, errors), code = run("small.npy", "large.npy")
+    assert code == 0
+    assert first_words(output, 2) == [["1", "large"], ["2", "small"]]
+    assert errors == "written: out.csv\n"
+    (output, errors), code = run("none.npy")
+    assert code == 2
+    assert errors == "sktransfer rank: error: none.npy does not exist.\n"
+    assert not output
+
+
+@pytest.mark.skipif(os.name != "posix", reason="streams of POSIX")
+class TestStreams:
+    """What is kept is kept, whatever becomes of standard output."""
+
+    @pytest.mark.parametrize(
+        "env",
+        [
+            {"PYTHONIOENCODING": "ascii"},
+            {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        ],
+    )
+    def test_ascii(self, env, folder):
+        np.save("日本.npy", X)
+        env = {"PYTHONIOENCODING": "", **env}
+        process = run_module(*RANK, "small.npy", "日本.npy", env=env)
+        output, errors = process.communicate()
+        assert process.returncode == 0
+        assert output.isascii()
+        assert " +/- " in output
+        assert errors == "written: out.csv\n"
+        assert len(Path("out.csv").read_text(encoding="utf-8").splitlines()) == 3
+
+    @pytest.mark.parametrize("command", [[*RANK, "small.npy"], ["--help"]])
+    def test_closed_pipe(self, command, folder):
+        reading, writing = os.pipe()
+        os.close(reading)
+        process = run_module(*command, stdout=writing)
+        os.close(writing)
+        _, errors = process.communicate()
+        assert process.returncode == 141
+        assert not errors
+        assert Path("out.csv").exists() == (command != ["--help"])
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+    def test_full_device(self, folder):
+        with open("/dev/full", "w") as full:
+            process = run_module(*RANK, "small.npy", stdout=full)
+            _, errors = process.communicate()
+            assert process.returncode == 1
+            assert "cannot print: [Errno 28] No space left on device" in errors
+            assert errors.count("\n") == 1
+            assert Path("out.csv").exists()
+            Path("out.csv").unlink()
+            process = run_module(*RANK, "small.npy", stderr=full)
+            process.communicate()
+            assert process.returncode == 0
+            assert Path("out.csv").exists()
+
+    def test_no_streams_and_no_home(self, folder):
+        def close():
+            os.close(1)
+            os.close(2)
+
+        env = {"HOME": "", "TERM": "", "COLUMNS": ""}
+        process = run_module(*RANK, "small.npy", env=env, preexec_fn=close)
+        process.communicate()
+        assert process.returncode == 0
+        assert Path("out.csv").exists()
 
 
 class TestDemo:

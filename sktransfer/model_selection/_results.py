@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 
 from sktransfer.metrics import Metric
 from sktransfer.model_selection._candidate import Row, is_logme
+from sktransfer.utils._terminal import printable
 
 
 def results_table(
@@ -103,6 +104,5 @@ def probability_better(rows: list[Row]) -> np.ndarray:
 
 def failure_summary(rows: list[Row]) -> str:
     """One line for each row with an error."""
-    return "\n".join(
-        f"  {row.label}: {'; '.join(row.errors)}" for row in rows if row.errors
-    )
+    lines = (f"  {row.label}: {'; '.join(row.errors)}" for row in rows if row.errors)
+    return printable("\n".join(lines))

@@ -47,6 +47,7 @@ from sktransfer.model_selection._results import (
 )
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
+from sktransfer.utils._terminal import printable
 from sktransfer.utils._validation import infer_task
 
 
@@ -322,7 +323,7 @@ class ModelSelector(
             scores = scores or "failed"
             seconds = np.nansum([row.extract_time, row.score_time])
             failed = f" [{'; '.join(row.errors)}]" if row.errors else ""
-            print(f"{row.label}: {scores} ({seconds:.1f} s){failed}")
+            print(printable(f"{row.label}: {scores} ({seconds:.1f} s){failed}"))
 
     def _warn_of_failures(self, rows: list[Row], best: Row | None) -> None:
         failed = [row for row in rows if row.errors]

@@ -20,6 +20,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.feature_extraction._base import check_samples
+from sktransfer.feature_extraction._fingerprint import digest_samples
 from sktransfer.tuning._backbone import Backbone, as_extractor, take
 from sktransfer.tuning._checkpoint import Checkpoint
 from sktransfer.tuning._net import Batch, Batches, Samples, TunedModule, TuningNet
@@ -133,8 +134,9 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         ------
         ValueError
             Before training, if the target and the teachers do not fit together, or a
-            label would be missing from the training part; in training, at a loss of
-            NaN or infinity, naming epoch and learning rate.
+            label would be missing from the training part, or the checkpoint is
+            damaged; in training, at a loss of NaN or infinity, naming epoch and
+            learning rate or, in validation, the samples.
         """
         if y is None:
             raise ValueError(
@@ -163,9 +165,9 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         with _seeded(initial, backbone.device):
             net = self._make_net(backbone, X, y, target, rows[1])
             torch.manual_seed(training)
-            self._train(
-                net, Samples(X, target, rows[0], self.augment), checkpoint, seeds
-            )
+            samples = Samples(X, target, rows[0], self.augment)
+            with net.noticing_interrupts():
+                self._train(net, samples, checkpoint, seeds)
         net.part_of = net.scheduler = net.train_split = None  # hold the data
         net.module_.eval()
         self.net_ = net
@@ -180,7 +182,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             return None
         params = self.get_params(deep=False)
         own = {k: v for k, v in params.items() if k not in _NOT_IN_CHECKPOINT}
-        return Checkpoint(self.checkpoint_dir, [type(self), own, X, y])
+        return Checkpoint(self.checkpoint_dir, [type(self), own, digest_samples(X), y])
 
     def _split(
         self, n_samples: int, codes: torch.Tensor | None, seed: int

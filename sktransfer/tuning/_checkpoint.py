@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,19 @@ from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
 skorch = import_optional("skorch", extra="tuning", needed_by="sktransfer.tuning")
+
+
+_KEYS = {
+    "seeds",
+    "module",
+    "best",
+    "optimizer",
+    "scheduler",
+    "history",
+    "stopped",
+    "random",
+    "random_cuda",
+}
 
 
 class Checkpoint:
@@ -35,13 +51,22 @@ class Checkpoint:
     path : Path
     state : dict or None
         What the file held when this was made.
+
+    Raises
+    ------
+    ValueError
+        If the file is there, but damaged.
     """
 
     def __init__(self, folder: str | os.PathLike, identity: Any):
         self.path = Path(folder) / f"{digest(_describe(identity))[:32]}.pt"
         self.state = None
         if self.path.exists():
-            self.state = torch.load(self.path, map_location="cpu", weights_only=True)
+            with self.path.open("rb") as file, self._blaming_damage():
+                state = torch.load(file, map_location="cpu", weights_only=True)
+                if set(state) != _KEYS:
+                    raise ValueError("it holds something else")
+            self.state = state
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -59,17 +84,21 @@ class Checkpoint:
             "random_cuda": _cuda_state(net.module_.backbone.device),
         }
         part = self.path.with_suffix(f".{os.getpid()}.part")
-        torch.save(state, part)
-        os.replace(part, self.path)
+        try:
+            torch.save(state, part)
+            os.replace(part, self.path)
+        finally:
+            part.unlink(missing_ok=True)
 
     def restore(self, net: TuningNet) -> dict | None:
         """Bring an initialised net to the state of the file; give the best weights."""
         state = self.state
-        net.module_.load_state_dict(state["module"])
-        net.optimizer_.load_state_dict(state["optimizer"])
-        if net.scheduler:
-            net.scheduler.load_state_dict(state["scheduler"])
-        net.history = skorch.history.History(json.loads(state["history"]))
+        with self._blaming_damage():
+            net.module_.load_state_dict(state["module"])
+            net.optimizer_.load_state_dict(state["optimizer"])
+            if net.scheduler:
+                net.scheduler.load_state_dict(state["scheduler"])
+            net.history = skorch.history.History(json.loads(state["history"]))
         net.stopped = state["stopped"]
         for _, callback in net.callbacks_:
             if isinstance(callback, skorch.callbacks.PassthroughScoring):
@@ -79,6 +108,17 @@ class Checkpoint:
         if device.type == "cuda" and state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"], device)
         return state["best"]
+
+    @contextmanager
+    def _blaming_damage(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # torch has one of its own for every damage
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            raise ValueError(
+                f"The checkpoint {self.path} is damaged, and training cannot go on "
+                f"from it ({reason}). Delete the file to train from the start."
+            ) from error
 
 
 def _cuda_state(device: torch.device) -> torch.Tensor | None:
@@ -103,8 +143,19 @@ def _describe(value: Any) -> Any:
         return type(value), value.get_params(), logme
     if isinstance(value, BaseEstimator):
         return type(value), _describe(value.get_params(deep=False))
+    if isinstance(value, skorch.callbacks.Callback):
+        return type(value), _describe(_callback_params(value))
     if isinstance(value, dict):
         return {key: _describe(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):
         return [_describe(part) for part in value]
     return value
+
+
+def _callback_params(callback: Any) -> dict[str, Any]:
+    """What a callback was made with, and nothing that it has remembered since."""
+    params = callback.get_params(deep=False)
+    expected = inspect.signature(type(callback)).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in expected.values()):
+        return params
+    return {name: value for name, value in params.items() if name in expected}

@@ -56,12 +56,13 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         Teachers see what comes out, and so have to run in every epoch.
     callbacks : list, default=None
         Of skorch. One that stops training by KeyboardInterrupt, as skorch's do, ends
-        it; your own interrupt is passed on.
+        it; Ctrl-C is passed on, whenever it is pressed.
     checkpoint_dir : str or path, default=None
         Where to keep the state of training after every epoch. The same call with the
         same data then goes on from there, or is done at once if it was finished; only
         what `callbacks` remember is lost. Each set of parameters and data has a file of
-        its own, so a grid search can use one folder.
+        its own, so a grid search can use one folder. Callbacks count by what they were
+        made with, file paths with the files' size and time.
     mixed_precision : bool or "auto", default="auto"
         Whether to compute in bfloat16 where that is enough; ``"auto"`` does on CUDA
         devices that have it.
@@ -200,12 +201,13 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
         Teachers see what comes out, and so have to run in every epoch.
     callbacks : list, default=None
         Of skorch. One that stops training by KeyboardInterrupt, as skorch's do, ends
-        it; your own interrupt is passed on.
+        it; Ctrl-C is passed on, whenever it is pressed.
     checkpoint_dir : str or path, default=None
         Where to keep the state of training after every epoch. The same call with the
         same data then goes on from there, or is done at once if it was finished; only
         what `callbacks` remember is lost. Each set of parameters and data has a file of
-        its own, so a grid search can use one folder.
+        its own, so a grid search can use one folder. Callbacks count by what they were
+        made with, file paths with the files' size and time.
     mixed_precision : bool or "auto", default="auto"
         Whether to compute in bfloat16 where that is enough; ``"auto"`` does on CUDA
         devices that have it.

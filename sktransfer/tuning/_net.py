@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -146,6 +148,8 @@ class TuningNet(skorch.NeuralNet):
         Stepped after every training batch; set by whoever trains.
     stopped : bool
         Whether a callback asked for the end.
+    interrupted : bool
+        Whether the user pressed Ctrl-C, as far as :meth:`noticing_interrupts` saw.
     """
 
     def __init__(
@@ -166,6 +170,7 @@ class TuningNet(skorch.NeuralNet):
         self.part_of = part_of
         self.scheduler = None
         self.stopped = False
+        self.interrupted = False
         super().__init__(
             module,
             iterator_train=Batches,
@@ -236,6 +241,19 @@ class TuningNet(skorch.NeuralNet):
     def validation_step(self, batch, **fit_params: Any) -> dict:
         """Loss and, for classification, accuracy of a batch."""
         step = super().validation_step(batch, **fit_params)
+        loss = step["loss"].item()
+        if not math.isfinite(loss):
+            bad = ~torch.isfinite(step["y_pred"][0]).all(dim=1).cpu().numpy()
+            reason = (
+                f"The outputs were NaN or infinity for the samples "
+                f"{batch[0].rows[bad].tolist()}; look for NaN in these."
+                if bad.any()
+                else "Bring regression targets to unit scale."
+            )
+            raise ValueError(
+                f"The validation loss was {loss} in epoch {self.history[-1, 'epoch']}. "
+                f"{reason}"
+            )
         if self.criterion is torch.nn.CrossEntropyLoss:
             hits = step["y_pred"][0].argmax(1).cpu() == batch[1]
             self.history.record_batch("valid_acc", hits.double().mean().item())
@@ -246,4 +264,30 @@ class TuningNet(skorch.NeuralNet):
         try:
             super().notify(method_name, **cb_kwargs)
         except KeyboardInterrupt:
+            if self.interrupted:  # by the user, while a callback ran
+                raise
             self.stopped = True
+
+    @contextmanager
+    def noticing_interrupts(self) -> Iterator[None]:
+        """Tell the user's Ctrl-C from the same error raised by a callback."""
+        self.interrupted = False
+        is_main = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGINT)
+        # Signals reach the main thread only, and raise only if Python handles them.
+        if not (is_main and callable(before)):
+            yield
+            return
+
+        def handle(number, frame):
+            try:
+                before(number, frame)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                raise
+
+        signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -317,6 +318,16 @@ def test_progress_and_callbacks(make_extractor, data, capsys):
     FineTuneClassifier(make_extractor(0), **FAST).set_callbacks(ProgressBar()).fit(X, y)
 
 
+def test_callbacks_stop_training_in_a_thread_too(make_extractor, data):
+    stop = skorch.callbacks.EarlyStopping(
+        monitor="train_loss", patience=2, threshold=10.0, threshold_mode="abs"
+    )
+    model = FineTuneClassifier(make_extractor(0), **{**FAST, "max_epochs": 9})
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(model.set_params(callbacks=[stop]).fit, *data).result()
+    assert 1 < len(model.history_) < 9
+
+
 def test_an_interrupt_is_passed_on(make_extractor, data):
     def interrupt(batch):
         raise KeyboardInterrupt
@@ -324,6 +335,39 @@ def test_an_interrupt_is_passed_on(make_extractor, data):
     model = FineTuneClassifier(make_extractor(0), **FAST, augment=interrupt)
     with pytest.raises(KeyboardInterrupt):
         model.fit(*data)
+
+
+def validation_row(model, X, y):
+    """A row that the estimator sets apart for validation."""
+    seen = set()
+
+    def note(batch):
+        seen.update(map(float, batch[:, 0]))
+        return batch
+
+    clone(model).set_params(augment=note, max_epochs=1).fit(X, y)
+    return next(i for i in range(len(X)) if float(X[i, 0]) not in seen)
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_nan_in_a_validation_sample_is_no_early_end(make_extractor, data, patience):
+    X, y = data
+    options = {**FAST, "n_iter_no_change": patience, "validation_fraction": 0.3}
+    model = FineTuneClassifier(make_extractor(0), **options)
+    row = validation_row(model, X, y)
+    X = X.copy()
+    X[row, 1] = np.nan
+    message = rf"validation loss was nan in epoch 1.*NaN or infinity.*\[{row}\]"
+    with pytest.raises(ValueError, match=message):
+        model.fit(X, y)
+
+
+def test_infinite_validation_loss_is_no_early_end(make_extractor, data):
+    X, y = data[0], data[0][:, 1].astype(float)
+    model = FineTuneRegressor(make_extractor(0), **FAST, validation_fraction=0.3)
+    y[validation_row(model, X, y)] = 1e25  # its square overflows in float32
+    with pytest.raises(ValueError, match="validation loss was inf in epoch 1.*scale"):
+        model.fit(X, y)
 
 
 def test_mixed_precision(make_extractor, data):

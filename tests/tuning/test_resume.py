@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skorch
 import torch
 from torch import nn
 
@@ -76,6 +77,146 @@ def test_equals_training_without_a_break(
     finished = model(0).fit(X, y)
     np.testing.assert_array_equal(weights(finished), weights(whole))
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.fixture
+def interrupts():
+    """Ctrl-C as in a terminal, whatever runs the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class Press(skorch.callbacks.Callback):
+    """Presses Ctrl-C at one event; skorch's own callbacks stop by the same error."""
+
+    left = 0
+
+    def __init__(self, event, epoch):
+        self.event = event
+        self.epoch = epoch
+
+    def on_epoch_begin(self, net, **kwargs):
+        self.press("on_epoch_begin", net)
+
+    def on_batch_end(self, net, **kwargs):
+        self.press("on_batch_end", net)
+
+    def on_epoch_end(self, net, **kwargs):
+        self.press("on_epoch_end", net)
+
+    def on_train_end(self, net, **kwargs):
+        self.press("on_train_end", net)
+
+    def press(self, event, net):
+        if event == self.event and len(net.history) >= self.epoch and Press.left:
+            Press.left -= 1
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    "event", ["on_epoch_begin", "on_batch_end", "on_epoch_end", "on_train_end"]
+)
+def test_ctrl_c_in_a_callback_is_passed_on_and_training_resumes(
+    make_extractor, data, weights, tmp_path, monkeypatch, interrupts, event
+):
+    X, y = data
+    model = FineTuneClassifier(
+        make_extractor(0),
+        callbacks=[Press(event, 3)],
+        checkpoint_dir=tmp_path,
+        **OPTIONS,
+    )
+    whole = model.set_params(checkpoint_dir=None).fit(X, y)
+    expected = weights(whole)
+    model.set_params(checkpoint_dir=tmp_path)
+    monkeypatch.setattr(Press, "left", 1)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X, y)
+    (file,) = tmp_path.iterdir()
+    state = torch.load(file, weights_only=True)
+    assert not state["stopped"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = model.fit(X, y)
+    np.testing.assert_array_equal(weights(resumed), expected)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+class Counter(skorch.callbacks.Callback):
+    """Remembers things in attributes of any name."""
+
+    def __init__(self, step=1):
+        self.step = step
+        self.seen = []
+
+    def on_epoch_end(self, net, **kwargs):
+        self.seen.append(self.step)
+
+
+def test_what_callbacks_remember_is_no_other_training(make_extractor, data, tmp_path):
+    stop = skorch.callbacks.EarlyStopping(patience=2)
+    schedule = skorch.callbacks.LRScheduler("StepLR", step_size=2)
+    model = FineTuneClassifier(make_extractor(0), checkpoint_dir=tmp_path, **OPTIONS)
+    n_files = []
+    for callbacks in [
+        [Counter(), ("stop", stop), schedule],
+        [Counter(), ("stop", stop), schedule],
+        [Counter(2), ("stop", stop), schedule],
+        [Counter(2), ("stop", stop.__class__(patience=3)), schedule],
+        [Counter, skorch.callbacks.LRScheduler("StepLR", step_size=2)],
+        [Counter, skorch.callbacks.LRScheduler("StepLR", step_size=3)],
+    ]:
+        model.set_params(callbacks=callbacks)
+        for _ in range(2):
+            model.fit(*data)
+        n_files.append(len(list(tmp_path.iterdir())))
+    assert n_files == [1, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("damage", ["empty", "short", "text", "other", "weights"])
+def test_damaged_checkpoint_says_which_file_to_delete(
+    make_extractor, data, tmp_path, damage
+):
+    model = FineTuneClassifier(make_extractor(0), checkpoint_dir=tmp_path, **OPTIONS)
+    model.fit(*data)
+    (file,) = tmp_path.iterdir()
+    content = file.read_bytes()
+    if damage == "other":
+        torch.save({"weights": torch.zeros(3)}, file)
+    elif damage == "weights":
+        state = torch.load(file, weights_only=True)
+        state["module"].popitem()
+        torch.save(state, file)
+    else:
+        part = {"empty": b"", "short": content[: len(content) // 2], "text": b"abc"}
+        file.write_bytes(part[damage])
+    with pytest.raises(ValueError, match=r"checkpoint .*\.pt .*Delete the file") as e:
+        model.fit(*data)
+    assert str(file) in str(e.value)
+    file.unlink()
+    model.fit(*data)
+
+
+def test_files_that_changed_are_other_data(make_extractor, data, tmp_path):
+    X, y = data
+    paths = []
+    for i, row in enumerate(X):
+        paths.append(str(tmp_path / f"{i}.npy"))
+        np.save(paths[-1], row)
+    folder = tmp_path / "checkpoints"
+    extractor = make_extractor(0).set_params(preprocess=read)
+    model = FineTuneClassifier(extractor, checkpoint_dir=folder, **OPTIONS)
+    first = model.fit(paths, y).history_[:, "train_loss"]
+    assert model.fit(paths, y).history_[:, "train_loss"] == first
+    for path, row in zip(paths, X, strict=True):
+        np.save(path, 2 * row)
+        os.utime(path, ns=(1, 1))
+    assert model.fit(paths, y).history_[:, "train_loss"] != first
+    assert len(list(folder.iterdir())) == 2
+
+
+def read(path):
+    return torch.from_numpy(np.load(path))
 
 
 def test_every_training_has_a_file_of_its_own(make_extractor, data, tmp_path):
