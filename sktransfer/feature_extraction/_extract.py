@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sklearn.base import is_classifier, is_regressor
@@ -139,8 +140,9 @@ def extract(
         Whether to give the source probabilities too: those of the last extractor in
         the pipeline that has them.
     fit : bool, default=False
-        Whether to fit each step before it is used. To fit a pipeline beforehand would
-        send the samples through all but its last step twice.
+        Whether to fit each step before it is used, by ``fit_transform`` where it has
+        one, as a pipeline does. To fit a pipeline beforehand would send the samples
+        through all but its last step twice.
 
     Returns
     -------
@@ -152,7 +154,8 @@ def extract(
     ValueError
         If source probabilities are asked for and no step gives them.
     TypeError
-        If a step is no transformer.
+        If a step is no transformer, or what an extractor's ``extract`` returns is no
+        Extraction.
     """
     if source_proba and (problem := source_proba_problem(estimator)):
         raise ValueError(
@@ -162,12 +165,29 @@ def extract(
     proba = None
     for step in feature_steps(estimator):
         X = result.joined
-        if fit:
-            step.fit(X, y)
         if isinstance(step, BaseExtractor):
             wanted = source_proba and hasattr(step, "source_proba")
-            result = step.extract(X, source_proba=wanted)
+            result = (step.fit(X, y) if fit else step).extract(X, source_proba=wanted)
+            _check_is_extraction(result, step)
             proba = result.source_proba if wanted else proba
+        elif fit and hasattr(step, "fit_transform"):
+            # Not what `transform` gives where a step learns from the target: the
+            # features of a training sample must not know that sample's own label.
+            result = Extraction({"": step.fit_transform(X, y)})
         else:
-            result = Extraction({"": step.transform(X)})
+            result = Extraction({"": (step.fit(X, y) if fit else step).transform(X)})
     return Extraction(result.features, proba)
+
+
+def _check_is_extraction(result: Any, step: BaseExtractor) -> None:
+    features = getattr(result, "features", None)
+    if isinstance(features, Mapping) and features:
+        return
+    given = f"a {type(result).__name__}"
+    if isinstance(result, Extraction):
+        given = f"an Extraction whose features are {features!r:.80}"
+    raise TypeError(
+        f"{type(step).__name__}.extract must return an Extraction whose features are a "
+        f"dict of arrays by layer. Got {given} instead: return "
+        "Extraction({'name of the layer': features})."
+    )
