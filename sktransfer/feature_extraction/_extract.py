@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sklearn.base import is_classifier, is_regressor
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
@@ -93,6 +93,31 @@ def gives_tokens(estimator: Any) -> bool:
     except TypeError:
         return False
     return any(step.gives_tokens for step in steps if isinstance(step, BaseExtractor))
+
+
+def extractors_within(estimator: Any, *, frozen: bool = False) -> Iterator[Any]:
+    """Every extractor in an estimator, however deep it is nested.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Unions, column transformers and searches are looked into, too.
+    frozen : bool, default=False
+        Whether to give those in a `FrozenEstimator`, of which there are no clones.
+
+    Yields
+    ------
+    BaseExtractor
+    """
+    if isinstance(estimator, BaseExtractor):
+        yield estimator
+    elif isinstance(estimator, (list, tuple)):
+        for part in estimator:
+            yield from extractors_within(part, frozen=frozen)
+    elif isinstance(estimator, BaseEstimator) and (
+        frozen or not isinstance(estimator, FrozenEstimator)
+    ):
+        yield from extractors_within(list(vars(estimator).values()), frozen=frozen)
 
 
 def source_proba_problem(estimator: Any) -> str | None:

@@ -20,6 +20,7 @@ from sktransfer._version import __version__
 from sktransfer.feature_extraction import BaseExtractor, Extraction
 from sktransfer.feature_extraction._extract import (
     extract,
+    extractors_within,
     feature_steps,
     source_proba_problem,
 )
@@ -69,6 +70,17 @@ class Row:
     extract_time: float = np.nan
     score_time: float = np.nan
 
+    def lighten(self) -> None:
+        """Keep only what can be had again in no other way.
+
+        A network can be loaded again, and predictive means are enough of a LogME that
+        is not the best: the rest of it is as large as a Gram matrix.
+        """
+        for extractor in extractors_within(self.extractor):
+            extractor._release()
+        if self.logme is not None:
+            self.logme._keep_means_only()
+
     @property
     def label(self) -> str:
         """Name and layer in one word."""
@@ -77,13 +89,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What to measure on every candidate."""
+    """What to measure on every candidate; `decides` names the metric that ranks."""
 
     metrics: Mapping[str, Metric]
     task: str
     n_samples: int
     fit_logme: bool
     error_score: Any
+    decides: str
 
     @property
     def wants_source_proba(self) -> bool:
@@ -104,6 +117,7 @@ def evaluate_candidate(
     measurement: Measurement,
     memory: joblib.Memory,
     digests: tuple[str, ...],
+    best_score: float | None = None,
 ) -> list[Row]:
     """Extract features with one candidate and score each of its layers.
 
@@ -118,6 +132,8 @@ def evaluate_candidate(
         Where extractions are kept; one with ``location=None`` keeps none.
     digests : tuple of str
         Those of X and y, where extractions are kept.
+    best_score : float or None
+        The best so far, if there is one; rows that are no better come back light.
 
     Returns
     -------
@@ -128,6 +144,8 @@ def evaluate_candidate(
     run, key = _fit_and_extract, None
     wanted = measurement.wants_source_proba
     try:
+        # Fitting, and loading weights for the key, is done to a clone.
+        extractor = clone(extractor)
         if digests:
             run = memory.cache(run, ignore=["extractor", "X", "y"])
             key = cache_key(extractor, *digests)
@@ -162,7 +180,21 @@ def evaluate_candidate(
         for name in row.scores:
             if factor := measurement.metrics[name].layer_factor:
                 row.scores[name] *= factor(row.n_features, rows[-1].n_features)
+    leader = better(rows, measurement.decides, best_score)
+    for row in rows:
+        if row is not leader:
+            row.lighten()
     return rows
+
+
+def better(rows: list[Row], metric: str, best_score: float | None) -> Row | None:
+    """The best row by a metric, if better than the score; failed ones never are."""
+    leader = None
+    for row in rows:
+        score = row.scores.get(metric)
+        if score is not None and (best_score is None or score > best_score):
+            leader, best_score = row, score
+    return leader
 
 
 def cache_key(extractor: BaseEstimator, X_digest: str, y_digest: str) -> str:
@@ -182,11 +214,18 @@ def cache_key(extractor: BaseEstimator, X_digest: str, y_digest: str) -> str:
 def _fit_and_extract(
     extractor: Any, X: Any, y: Any, source_proba: bool, key: str | None
 ) -> tuple[Any, Extraction, float]:
-    """Fit a clone and extract; `key` is what the result is kept under."""
+    """Fit and extract; `key` is what the result is kept under."""
     start = time.perf_counter()
-    fitted = clone(extractor)
-    extraction = extract(fitted, X, y, source_proba=source_proba, fit=True)
-    return fitted, extraction, time.perf_counter() - start
+    _pin_weights(extractor)
+    extraction = extract(extractor, X, y, source_proba=source_proba, fit=True)
+    _pin_weights(extractor)  # clones that a column transformer has made on the way
+    return extractor, extraction, time.perf_counter() - start
+
+
+def _pin_weights(estimator: Any) -> None:
+    """See to it that what is scored is what predicts, in whatever process."""
+    for extractor in extractors_within(estimator, frozen=True):
+        extractor._pin_weights()
 
 
 def _check_extraction(extraction: Extraction, n_samples: int) -> None:

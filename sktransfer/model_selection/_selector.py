@@ -37,6 +37,7 @@ from sktransfer.model_selection._best_model import BestModelMixin
 from sktransfer.model_selection._candidate import (
     Measurement,
     Row,
+    better,
     evaluate_candidate,
     is_logme,
 )
@@ -126,6 +127,11 @@ class ModelSelector(
     Where an extractor gives several layers, the TransRate of each is multiplied by
     :func:`~sktransfer.metrics.layer_factor` (against the last of them), so that a layer
     does not win by its width.
+
+    Only the best network so far stays in memory, on the device where it ran. Others are
+    loaded again when one of the :meth:`teachers` is used, and so is the best after a
+    run in worker processes, from `memory` or from a pickle. What is loaded must be what
+    was scored: a factory that gives other weights at every call is refused then.
 
     References
     ----------
@@ -249,24 +255,19 @@ class ModelSelector(
             n_samples=_num_samples(y),
             fit_logme=bool(self.refit) or self._ranks_by_logme(),
             error_score=self.error_score,
+            decides=refit_metric,
         )
 
         root = self._init_callback_context(
             max_subtasks=len(self.extractors)
         ).call_on_fit_task_begin(estimator=self, X=X, y=y)
         rows: list[Row] = []
-        best = None
         for batch in self._evaluate(X, y, measurement, root):
-            for row in batch:
-                rows.append(row)
-                # Only the best keeps what predictive variances need: it is as large
-                # as a Gram matrix.
-                best, dethroned = _better(best, row, refit_metric)
-                if dethroned is not None and dethroned.logme is not None:
-                    dethroned.logme._keep_means_only()
+            rows += batch
             if self.verbose:
                 self._report(batch)
 
+        best = better(rows, refit_metric, None)
         self._warn_of_failures(rows, best)
         self._keep(rows, best, refit_metric)
         if self.task_ == "classification":
@@ -301,6 +302,10 @@ class ModelSelector(
         memory = check_memory(self.memory)
         digests = () if memory.location is None else (digest_samples(X), digest(y))
         contexts = [root.subcontext(task_name=name) for name, _ in self.extractors]
+        best: Row | None = None
+
+        def best_score() -> float | None:
+            return None if best is None else best.scores[measurement.decides]
 
         def tasks():
             for (name, extractor), context in zip(
@@ -308,12 +313,17 @@ class ModelSelector(
             ):
                 context.call_on_fit_task_begin(estimator=self, X=X, y=y)
                 yield delayed(evaluate_candidate)(
-                    name, extractor, X, y, measurement, memory, digests
+                    name, extractor, X, y, measurement, memory, digests, best_score()
                 )
 
         parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
         for rows, context in zip(parallel(tasks()), contexts, strict=True):
             context.call_on_fit_task_end(estimator=self, X=X, y=y)
+            leader = better(rows, measurement.decides, best_score())
+            for row in rows if leader is None else [*rows, best]:
+                if row is not leader and row is not None:
+                    row.lighten()
+            best = leader or best
             yield rows
 
     def _report(self, rows: list[Row]) -> None:
@@ -400,7 +410,7 @@ class ModelSelector(
         -------
         list of (transformer, LogME or LogMEClassifier) tuples
             Best first. Their LogME gives predictive means, that of the best also
-            standard deviations.
+            standard deviations. Networks but the best are loaded again at first use.
 
         Raises
         ------
@@ -436,12 +446,3 @@ class ModelSelector(
     def _sk_visual_block_(self):
         names, extractors = zip(*self.extractors, strict=True)
         return _VisualBlock("parallel", extractors, names=names)
-
-
-def _better(best: Row | None, row: Row, metric: str) -> tuple[Row | None, Row | None]:
-    """The better of two rows, and the other; a failed row is never the best."""
-    if metric not in row.scores:
-        return best, row
-    if best is None or row.scores[metric] > best.scores[metric]:
-        return row, best
-    return best, row
