@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples
 
 from sktransfer.feature_extraction._fingerprint import digest
+from sktransfer.feature_extraction._weights import check_weights
 
 
 class Extraction(NamedTuple):
@@ -280,7 +281,11 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         return self.__dict__.setdefault("_derived", {})
 
     def _pin_weights(self) -> None:
-        """Have every later load of the weights fail unless they are today's."""
+        """Have a later load of a network fail if it gives other weights."""
+        cache = self._cache()
+        pinned = cache.setdefault("weights", None)  # noted at the next load
+        if pinned is None and "module" in cache:
+            cache["weights"] = check_weights(cache["module"][1], None, self)
 
     def _release(self) -> None:
         """Let go of what can be loaded again, the weights above all."""

@@ -11,7 +11,6 @@ from importlib import import_module
 from itertools import chain
 from numbers import Integral
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
@@ -30,8 +29,9 @@ from sktransfer.feature_extraction._batches import (
     to_device,
     write,
 )
-from sktransfer.feature_extraction._fingerprint import digest, is_importable
+from sktransfer.feature_extraction._fingerprint import is_importable
 from sktransfer.feature_extraction._layers import Layers, pool, run_with_taps, softmax
+from sktransfer.feature_extraction._weights import check_weights
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
@@ -420,33 +420,11 @@ class TorchFeatureExtractor(BaseExtractor):
         if "module" not in cache or cache["module"][0] != source:
             cache.pop("module", None)  # make room for the new one
             module = self._make_module()
-            if self.dtype == "float32":
-                module = module.float()
-            self._check_weights(module)
+            module = module.float() if self.dtype == "float32" else module
+            if "weights" in cache:
+                cache["weights"] = check_weights(module, cache["weights"], self)
             cache["module"] = source, module
         return cache["module"][1]
-
-    def _pin_weights(self) -> None:
-        cache = self._cache()
-        if not isinstance(self.module, torch.nn.Module):
-            cache.setdefault("weights", None)  # noted when they are loaded
-            if cache["weights"] is None and "module" in cache:
-                self._check_weights(cache["module"][1])
-
-    def _check_weights(self, module: torch.nn.Module) -> None:
-        """Refuse weights that differ from those that are pinned, if any are."""
-        cache = self._cache()
-        if "weights" not in cache:
-            return
-        weights = _digest_weights(module)
-        if cache["weights"] not in (None, weights):
-            raise ValueError(
-                f"{type(self).__name__} was scored with other weights than those it "
-                "has loaded now. What makes the network must give the same weights "
-                "every time: have it load a checkpoint or set a seed, or pass the "
-                "module itself."
-            )
-        cache["weights"] = weights
 
     def _in_dtype(self, module: torch.nn.Module) -> torch.nn.Module:
         """A module handed in, or a copy of it where `dtype` converts its weights."""
@@ -492,19 +470,6 @@ class TorchFeatureExtractor(BaseExtractor):
     def __getstate__(self) -> dict[str, Any]:
         derived = {k: v for k, v in self._cache().items() if k != "module"}
         return {**super().__getstate__(), "_derived": derived}  # no weights
-
-
-def _digest_weights(module: torch.nn.Module) -> str:
-    """Digest of all parameters and buffers that have values to read."""
-    parts: list[Any] = []
-    for name, tensor in chain(module.named_parameters(), module.named_buffers()):
-        if torch.nn.parameter.is_lazy(tensor):
-            parts.append(uuid4().hex)  # drawn at the first pass, anew every time
-        elif tensor.is_meta or tensor.layout != torch.strided:
-            parts.append((name, str(tensor.layout)))
-        else:
-            parts.append((name, tensor))
-    return digest(parts)
 
 
 def _import_factory(name: str) -> Callable[[], torch.nn.Module]:
