@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from sktransfer.metrics import Metric
 from sktransfer.metrics._registry import METRICS
 from sktransfer.metrics._scorer import measure, share
 from sktransfer.metrics._shared import LabelledFeatures
+from sktransfer.model_selection._warnings import collect_warnings
 from sktransfer.utils._array_api import get_namespace, to_numpy
 
 
@@ -56,6 +56,8 @@ class Row:
         0 if the extraction failed.
     extract_time, score_time : float
         Seconds; the extraction's is that of all layers of the extractor together.
+    warnings : list of (str, type) tuples
+        Text and category of those given on the way.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Row:
     n_features: int = 0
     extract_time: float = np.nan
     score_time: float = np.nan
+    warnings: list[tuple[str, type[Warning]]] = field(default_factory=list)
 
     def lighten(self) -> None:
         """Keep only what can be had again in no other way.
@@ -140,6 +143,25 @@ def evaluate_candidate(
     list of Row
         One a layer; one that says why if the extraction failed.
     """
+    with collect_warnings() as caught:
+        rows = _extract_and_score(name, extractor, X, y, measurement, memory, digests)
+    rows[0].warnings[:0] = [(f"{name}: {text}", kind) for text, kind in caught]
+    leader = better(rows, measurement.decides, best_score)
+    for row in rows:
+        if row is not leader:
+            row.lighten()
+    return rows
+
+
+def _extract_and_score(
+    name: str,
+    extractor: BaseEstimator,
+    X: Any,
+    y: Any,
+    measurement: Measurement,
+    memory: joblib.Memory,
+    digests: tuple[str, ...],
+) -> list[Row]:
     start = time.perf_counter()
     run, key = _fit_and_extract, None
     wanted = measurement.wants_source_proba
@@ -180,10 +202,6 @@ def evaluate_candidate(
         for name in row.scores:
             if factor := measurement.metrics[name].layer_factor:
                 row.scores[name] *= factor(row.n_features, rows[-1].n_features)
-    leader = better(rows, measurement.decides, best_score)
-    for row in rows:
-        if row is not leader:
-            row.lighten()
     return rows
 
 
@@ -252,8 +270,7 @@ def _check_extraction(extraction: Extraction, n_samples: int) -> None:
 def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -> None:
     """Fill in the scores, LogME and its standard error, and what failed."""
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with collect_warnings() as caught:
         if measurement.fit_logme:
             with _failures_into(row, "logme", measurement):
                 _fit_logme(row, extraction.joined, y, measurement.task)
@@ -271,8 +288,7 @@ def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -
                 if np.isnan(score):
                     raise ValueError("the score is NaN.")
                 row.scores[name] = score
-    for warning in caught:
-        warnings.warn(f"{row.label}: {warning.message}", warning.category, stacklevel=2)
+    row.warnings = [(f"{row.label}: {text}", kind) for text, kind in caught]
     row.score_time = time.perf_counter() - start
 
 
@@ -315,6 +331,22 @@ def _restrict(fitted: Any, layer: str) -> Any:
     if not feature_steps(last):
         return _restrict(Pipeline(others), layer)
     return Pipeline([*others, (name, _restrict(last, layer))])
+
+
+def not_run(name: str, error: Exception) -> Row:
+    """The row of a candidate that a worker could not take, or not give back."""
+    reason = " ".join(_reason(error).split())
+    # The traceback in the worker, as text.
+    *_, last = str(error.__cause__ or "").strip(' "\n').splitlines() or [""]
+    if last and last not in reason:
+        reason += f" ({last})."
+    return Row(
+        name,
+        errors=[
+            f"could not be run in a worker: {reason} With n_jobs=1 there are no "
+            "workers; joblib's backend 'threading' has some that need no pickling."
+        ],
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from sklearn.utils import ClassifierTags, get_tags
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils._repr_html.estimator import _VisualBlock
 from sklearn.utils.metaestimators import _BaseComposition
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import (
     _num_samples,
     check_consistent_length,
@@ -40,12 +41,15 @@ from sktransfer.model_selection._candidate import (
     better,
     evaluate_candidate,
     is_logme,
+    not_run,
 )
+from sktransfer.model_selection._jobs import run_jobs
 from sktransfer.model_selection._results import (
     failure_summary,
     probability_better,
     results_table,
 )
+from sktransfer.model_selection._warnings import as_warning, warnings_by_thread
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
 from sktransfer.utils._validation import infer_task
@@ -262,13 +266,14 @@ class ModelSelector(
             max_subtasks=len(self.extractors)
         ).call_on_fit_task_begin(estimator=self, X=X, y=y)
         rows: list[Row] = []
-        for batch in self._evaluate(X, y, measurement, root):
-            rows += batch
-            if self.verbose:
-                self._report(batch)
+        with warnings_by_thread():
+            for batch in self._evaluate(X, y, measurement, root):
+                rows += batch
+                if self.verbose:
+                    self._report(batch)
 
         best = better(rows, refit_metric, None)
-        self._warn_of_failures(rows, best)
+        self._give_warnings(rows, best)
         self._keep(rows, best, refit_metric)
         if self.task_ == "classification":
             self.classes_ = np.unique(to_numpy(y))
@@ -302,22 +307,32 @@ class ModelSelector(
         memory = check_memory(self.memory)
         digests = () if memory.location is None else (digest_samples(X), digest(y))
         contexts = [root.subcontext(task_name=name) for name, _ in self.extractors]
+        begun: set[str] = set()
         best: Row | None = None
 
         def best_score() -> float | None:
             return None if best is None else best.scores[measurement.decides]
 
-        def tasks():
+        def job(name: str, extractor: Any, context: Any) -> tuple:
+            if name not in begun:
+                begun.add(name)
+                context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            return delayed(evaluate_candidate)(
+                name, extractor, X, y, measurement, memory, digests, best_score()
+            )
+
+        def substitute(i: int, error: Exception) -> list[Row]:
+            return [not_run(self.extractors[i][0], error)]
+
+        jobs = [
+            partial(job, name, extractor, context)
             for (name, extractor), context in zip(
                 self.extractors, contexts, strict=True
-            ):
-                context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-                yield delayed(evaluate_candidate)(
-                    name, extractor, X, y, measurement, memory, digests, best_score()
-                )
-
-        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
-        for rows, context in zip(parallel(tasks()), contexts, strict=True):
+            )
+        ]
+        raises = measurement.error_score == "raise"
+        batches = run_jobs(jobs, self.n_jobs, None if raises else substitute)
+        for rows, context in zip(batches, contexts, strict=True):
             context.call_on_fit_task_end(estimator=self, X=X, y=y)
             leader = better(rows, measurement.decides, best_score())
             for row in rows if leader is None else [*rows, best]:
@@ -334,7 +349,10 @@ class ModelSelector(
             failed = f" [{'; '.join(row.errors)}]" if row.errors else ""
             print(f"{row.label}: {scores} ({seconds:.1f} s){failed}")
 
-    def _warn_of_failures(self, rows: list[Row], best: Row | None) -> None:
+    def _give_warnings(self, rows: list[Row], best: Row | None) -> None:
+        for text, category in [warning for row in rows for warning in row.warnings]:
+            # To whoever called fit, which is decorated.
+            warnings.warn(as_warning(text, category), stacklevel=4)
         failed = [row for row in rows if row.errors]
         if best is None:
             reasons = [reason for row in failed for reason in row.errors]
@@ -348,7 +366,7 @@ class ModelSelector(
                 f"{len(failed)} of {len(rows)} candidates failed, at least in part; "
                 f"see results_['error']:\n{failure_summary(failed)}",
                 CandidateFailedWarning,
-                stacklevel=4,  # whoever called fit, which is decorated
+                stacklevel=4,
             )
 
     def _keep(self, rows: list[Row], best: Row, refit_metric: str) -> None:
