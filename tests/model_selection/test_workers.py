@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import threading
+import time
 import warnings
 
 import numpy as np
@@ -107,20 +108,26 @@ def test_trouble_raises_where_failures_should(wine):
         selector.fit(*wine)
 
 
+class Recorder:
+    """A callback that writes down which tasks begin and end."""
+
+    def __init__(self):
+        self.events = []
+
+    def setup(self, estimator, context):
+        pass
+
+    def on_fit_task_begin(self, estimator, context):
+        self.events.append(("begin", context.task_name))
+
+    def on_fit_task_end(self, estimator, context):
+        self.events.append(("end", context.task_name))
+
+    def teardown(self, estimator, context):
+        pass
+
+
 def test_callbacks_see_a_candidate_once_however_often_it_is_run(wine):
-    class Recorder:
-        def setup(self, estimator, context):
-            self.events = []
-
-        def on_fit_task_begin(self, estimator, context):
-            self.events.append(("begin", context.task_name))
-
-        def on_fit_task_end(self, estimator, context):
-            self.events.append(("end", context.task_name))
-
-        def teardown(self, estimator, context):
-            pass
-
     recorder = Recorder()
     candidates = [("bad", Trouble("exits", os.getpid())), *GOOD]
     selector = ModelSelector(candidates).set_callbacks(recorder)
@@ -197,25 +204,20 @@ def test_warnings_name_the_candidate_in_any_worker(backend, wine):
 
 def test_threads_leave_warnings_as_they_were(wine):
     """Nothing is silenced, shown or redirected once a threaded sweep is over."""
-    both, first_is_over = threading.Barrier(2), threading.Event()
 
-    def overlapping(features, y):
-        number = features.shape[1]
-        if number < 3:
-            both.wait(timeout=60)
-        if number == 2:  # comes second, and leaves after the first
-            first_is_over.wait(timeout=60)
-        if number == 3:  # takes the thread of the first
-            first_is_over.set()
+    def rest(features, y):
+        # The last enters while others are at work, and leaves when they have left.
+        time.sleep(0.003 * features.shape[1] ** 2)
         warnings.warn("hidden", RuntimeWarning, stacklevel=1)
         return 1.0
 
+    candidates = [*GOOD, ("last", PCA(10))]
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         warnings.simplefilter("ignore", RuntimeWarning)
         filters, show = list(warnings.filters), warnings.showwarning
-        with parallel_config(backend="threading", n_jobs=2):
-            ModelSelector(GOOD[:3], scoring=overlapping, refit=False).fit(*wine)
+        with parallel_config(backend="threading", n_jobs=3):
+            ModelSelector(candidates, scoring=rest, refit=False).fit(*wine)
         warnings.warn("later", UserWarning, stacklevel=1)
         warnings.warn("hidden, too", RuntimeWarning, stacklevel=1)
         assert [str(warning.message) for warning in seen] == ["later"]
