@@ -18,7 +18,8 @@ def without_predictor(estimator: Any) -> Any:
     Parameters
     ----------
     estimator : transformer, pipeline or predictor
-        A classifier or regressor counts as a predictor even if it transforms, too.
+        A classifier or regressor counts as a predictor even if it transforms, too; a
+        fitted ModelSelector stands for its best extractor.
 
     Returns
     -------
@@ -27,6 +28,8 @@ def without_predictor(estimator: Any) -> Any:
     if isinstance(estimator, Pipeline):
         *others, (name, last) = estimator.steps
         return Pipeline([*others, (name, without_predictor(last))])
+    if hasattr(estimator, "best_extractor_"):
+        return estimator.best_extractor_
     if isinstance(estimator, FrozenEstimator):
         inner = without_predictor(estimator.estimator)
         return inner if inner == "passthrough" else FrozenEstimator(inner)
@@ -74,6 +77,20 @@ def feature_steps(estimator: Any) -> list[Any]:
             "method 'transform'."
         )
     return [estimator]
+
+
+def is_stateless(estimator: Any) -> bool:
+    """Whether a transformer has nothing to fit: its steps are all extractors.
+
+    Parameters
+    ----------
+    estimator : transformer or pipeline of transformers
+
+    Returns
+    -------
+    bool
+    """
+    return all(isinstance(step, BaseExtractor) for step in feature_steps(estimator))
 
 
 def gives_tokens(estimator: Any) -> bool:

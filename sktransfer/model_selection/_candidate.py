@@ -251,7 +251,8 @@ def _check_extraction(extraction: Extraction, n_samples: int) -> None:
         what = f"layer {layer!r}" if layer else "the extractor"
         if issparse(features):
             raise TypeError(
-                f"{what} gave sparse features, but metrics need dense ones."
+                f"{what} gave sparse features, but metrics need dense ones: add a step "
+                "that makes them dense, such as TruncatedSVD(100), in a pipeline."
             )
         shape = tuple(getattr(features, "shape", ()))
         if len(shape) != 2 or shape[0] != n_samples:
@@ -259,12 +260,17 @@ def _check_extraction(extraction: Extraction, n_samples: int) -> None:
                 f"{what} gave features of shape {shape}; expected ({n_samples}, "
                 "n_features), one row a sample."
             )
-        xp, _ = get_namespace(features=features)
-        bad = int(xp.sum(xp.any(~xp.isfinite(features), axis=1)))
-        if bad:
-            raise ValueError(
-                f"{what} gave NaN or infinity in {bad} of {n_samples} rows."
-            )
+        check_finite(features, what)
+
+
+def check_finite(features: Any, what: str) -> None:
+    """Raise a ValueError if a row of the features has NaN or infinity."""
+    xp, _ = get_namespace(features=features)
+    bad = int(xp.sum(xp.any(~xp.isfinite(features), axis=1)))
+    if bad:
+        raise ValueError(
+            f"{what} gave NaN or infinity in {bad} of {features.shape[0]} rows."
+        )
 
 
 def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -> None:
