@@ -34,16 +34,22 @@ def run_jobs(
         The result of each job.
     """
     begun: list[Callable[[], tuple]] = []
+    ours: list[Exception] = []  # errors of making a call, not of running it
 
     def call(job: Callable[[], tuple]) -> tuple:
         begun.append(job)
-        return job()
+        try:
+            return job()
+        except Exception as error:
+            ours.append(error)
+            raise
 
     done, suspects = 0, 0
     while done < len(jobs):
         if suspects:
+            alone = jobs[done]()
             try:
-                (result,) = _run([jobs[done]()], n_jobs)
+                (result,) = _run([alone], n_jobs)
             except Exception as error:
                 result = substitute(done, error)
             yield result
@@ -55,8 +61,8 @@ def run_jobs(
             for result in _run(map(call, jobs[done:]), n_jobs):
                 yield result
                 done += 1
-        except Exception:
-            if substitute is None or not begun:
+        except Exception as error:
+            if substitute is None or not begun or error in ours:
                 raise
             suspects = max(1, len(begun) - (done - before))
 
