@@ -184,7 +184,8 @@ def extract(
     fit : bool, default=False
         Whether to fit each step before it is used, by ``fit_transform`` where it has
         one, as a pipeline does. To fit a pipeline beforehand would send the samples
-        through all but its last step twice.
+        through all but its last step twice. Networks have to keep the weights that
+        they have now, however often they are loaded again.
 
     Returns
     -------
@@ -203,6 +204,8 @@ def extract(
         raise ValueError(
             f"{type(estimator).__name__} gives no source probabilities: {problem}"
         )
+    if fit:
+        _pin_weights(estimator)
     result = Extraction({"": X})
     proba = None
     for step in feature_steps(estimator):
@@ -218,7 +221,14 @@ def extract(
             result = Extraction({"": step.fit_transform(X, y)})
         else:
             result = Extraction({"": (step.fit(X, y) if fit else step).transform(X)})
+    if fit:
+        _pin_weights(estimator)  # of clones that column transformers have made
     return Extraction(result.features, proba)
+
+
+def _pin_weights(estimator: Any) -> None:
+    for extractor in extractors_within(estimator, frozen=True):
+        extractor._pin_weights()
 
 
 def _check_is_extraction(result: Any, step: BaseExtractor) -> None:

@@ -234,16 +234,8 @@ def _fit_and_extract(
 ) -> tuple[Any, Extraction, float]:
     """Fit and extract; `key` is what the result is kept under."""
     start = time.perf_counter()
-    _pin_weights(extractor)
     extraction = extract(extractor, X, y, source_proba=source_proba, fit=True)
-    _pin_weights(extractor)  # clones that a column transformer has made on the way
     return extractor, extraction, time.perf_counter() - start
-
-
-def _pin_weights(estimator: Any) -> None:
-    """See to it that what is scored is what predicts, in whatever process."""
-    for extractor in extractors_within(estimator, frozen=True):
-        extractor._pin_weights()
 
 
 def _check_extraction(extraction: Extraction, n_samples: int) -> None:
