@@ -8,6 +8,7 @@ from importlib import import_module
 
 import pytest
 from sklearn.decomposition import PCA
+from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -29,7 +30,7 @@ PACKAGES = [
 
 # A candidate that cannot read sparse data fails, while the other goes on.
 @pytest.mark.filterwarnings("ignore::sktransfer.exceptions.CandidateFailedWarning")
-@pytest.mark.filterwarnings("ignore:Can't check dok sparse matrix")
+@pytest.mark.filterwarnings("ignore:.*Can't check dok sparse matrix")
 @parametrize_with_checks(
     [
         ModelSelector([("pca", PCA(1)), ("scale", StandardScaler())]),
@@ -38,6 +39,12 @@ PACKAGES = [
             scoring="h_score",
             task="classification",
         ),
+        ModelSelector(
+            [("pca", PCA(1)), ("poly", PolynomialFeatures())], task="regression"
+        ),
+        # The first hands NaN on, which nothing can be fitted to.
+        ModelSelector([("scale", StandardScaler()), ("pca", PCA(1))]),
+        ModelSelector([("impute", SimpleImputer()), ("pca", PCA(1))]),
     ]
 )
 def test_scikit_learns_checks(estimator, check):

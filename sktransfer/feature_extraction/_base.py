@@ -16,6 +16,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples
 
 from sktransfer.feature_extraction._fingerprint import digest
+from sktransfer.feature_extraction._weights import check_weights
 
 
 class Extraction(NamedTuple):
@@ -201,9 +202,12 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         extractor : BaseExtractor
-            A copy with ``layer`` set; a model given as a parameter is shared with it.
+            A copy with ``layer`` set. The model is shared with it, whether it was
+            given as a parameter or loaded since.
         """
-        return copy.copy(self).set_params(layer=name)
+        selected = copy.copy(self)
+        selected._derived = dict(self._cache())  # with the weights, if loaded
+        return selected.set_params(layer=name)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the features: the layer's name and a running number.
@@ -268,11 +272,25 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         """
         if params:
             self._cache().pop("widths", None)  # of the features as they were
+        if not {"layer", *self._not_in_fingerprint}.issuperset(params):
+            self._cache().pop("weights", None)  # others may be meant from now on
         return super().set_params(**params)
 
     def _cache(self) -> dict[str, Any]:
         """What was derived from the parameters so far; no part of the state."""
         return self.__dict__.setdefault("_derived", {})
+
+    def _pin_weights(self) -> None:
+        """Have a later load of a network fail if it gives other weights."""
+        cache = self._cache()
+        pinned = cache.setdefault("weights", None)  # noted at the next load
+        if pinned is None and "module" in cache:
+            cache["weights"] = check_weights(cache["module"][1], None, self)
+
+    def _release(self) -> None:
+        """Let go of what can be loaded again, the weights above all."""
+        kept = {k: v for k, v in self._cache().items() if k in ("widths", "weights")}
+        self._derived = kept
 
     def _fingerprint_params(self) -> dict[str, Any]:
         params = self.get_params(deep=False)

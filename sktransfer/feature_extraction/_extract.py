@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sklearn.base import is_classifier, is_regressor
+from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
@@ -17,7 +18,8 @@ def without_predictor(estimator: Any) -> Any:
     Parameters
     ----------
     estimator : transformer, pipeline or predictor
-        A classifier or regressor counts as a predictor even if it transforms, too.
+        A classifier or regressor counts as a predictor even if it transforms, too; a
+        fitted ModelSelector stands for its best extractor.
 
     Returns
     -------
@@ -26,6 +28,8 @@ def without_predictor(estimator: Any) -> Any:
     if isinstance(estimator, Pipeline):
         *others, (name, last) = estimator.steps
         return Pipeline([*others, (name, without_predictor(last))])
+    if hasattr(estimator, "best_extractor_"):
+        return estimator.best_extractor_
     if isinstance(estimator, FrozenEstimator):
         inner = without_predictor(estimator.estimator)
         return inner if inner == "passthrough" else FrozenEstimator(inner)
@@ -75,6 +79,20 @@ def feature_steps(estimator: Any) -> list[Any]:
     return [estimator]
 
 
+def is_stateless(estimator: Any) -> bool:
+    """Whether a transformer has nothing to fit: its steps are all extractors.
+
+    Parameters
+    ----------
+    estimator : transformer or pipeline of transformers
+
+    Returns
+    -------
+    bool
+    """
+    return all(isinstance(step, BaseExtractor) for step in feature_steps(estimator))
+
+
 def gives_tokens(estimator: Any) -> bool:
     """Whether the rows of the features are words of the samples, not the samples.
 
@@ -92,6 +110,31 @@ def gives_tokens(estimator: Any) -> bool:
     except TypeError:
         return False
     return any(step.gives_tokens for step in steps if isinstance(step, BaseExtractor))
+
+
+def extractors_within(estimator: Any, *, frozen: bool = False) -> Iterator[Any]:
+    """Every extractor in an estimator, however deep it is nested.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Unions, column transformers and searches are looked into, too.
+    frozen : bool, default=False
+        Whether to give those in a `FrozenEstimator`, of which there are no clones.
+
+    Yields
+    ------
+    BaseExtractor
+    """
+    if isinstance(estimator, BaseExtractor):
+        yield estimator
+    elif isinstance(estimator, (list, tuple)):
+        for part in estimator:
+            yield from extractors_within(part, frozen=frozen)
+    elif isinstance(estimator, BaseEstimator) and (
+        frozen or not isinstance(estimator, FrozenEstimator)
+    ):
+        yield from extractors_within(list(vars(estimator).values()), frozen=frozen)
 
 
 def source_proba_problem(estimator: Any) -> str | None:
@@ -139,8 +182,10 @@ def extract(
         Whether to give the source probabilities too: those of the last extractor in
         the pipeline that has them.
     fit : bool, default=False
-        Whether to fit each step before it is used. To fit a pipeline beforehand would
-        send the samples through all but its last step twice.
+        Whether to fit each step before it is used, by ``fit_transform`` where it has
+        one, as a pipeline does. To fit a pipeline beforehand would send the samples
+        through all but its last step twice. Networks have to keep the weights that
+        they have now, however often they are loaded again.
 
     Returns
     -------
@@ -152,22 +197,49 @@ def extract(
     ValueError
         If source probabilities are asked for and no step gives them.
     TypeError
-        If a step is no transformer.
+        If a step is no transformer, or what an extractor's ``extract`` returns is no
+        Extraction.
     """
     if source_proba and (problem := source_proba_problem(estimator)):
         raise ValueError(
             f"{type(estimator).__name__} gives no source probabilities: {problem}"
         )
+    if fit:
+        _pin_weights(estimator)
     result = Extraction({"": X})
     proba = None
     for step in feature_steps(estimator):
         X = result.joined
-        if fit:
-            step.fit(X, y)
         if isinstance(step, BaseExtractor):
             wanted = source_proba and hasattr(step, "source_proba")
-            result = step.extract(X, source_proba=wanted)
+            result = (step.fit(X, y) if fit else step).extract(X, source_proba=wanted)
+            _check_is_extraction(result, step)
             proba = result.source_proba if wanted else proba
+        elif fit and hasattr(step, "fit_transform"):
+            # Not what `transform` gives where a step learns from the target: the
+            # features of a training sample must not know that sample's own label.
+            result = Extraction({"": step.fit_transform(X, y)})
         else:
-            result = Extraction({"": step.transform(X)})
+            result = Extraction({"": (step.fit(X, y) if fit else step).transform(X)})
+    if fit:
+        _pin_weights(estimator)  # of clones that column transformers have made
     return Extraction(result.features, proba)
+
+
+def _pin_weights(estimator: Any) -> None:
+    for extractor in extractors_within(estimator, frozen=True):
+        extractor._pin_weights()
+
+
+def _check_is_extraction(result: Any, step: BaseExtractor) -> None:
+    features = getattr(result, "features", None)
+    if isinstance(features, Mapping) and features:
+        return
+    given = f"a {type(result).__name__}"
+    if isinstance(result, Extraction):
+        given = f"an Extraction whose features are {features!r:.80}"
+    raise TypeError(
+        f"{type(step).__name__}.extract must return an Extraction whose features are a "
+        f"dict of arrays by layer. Got {given} instead: return "
+        "Extraction({'name of the layer': features})."
+    )

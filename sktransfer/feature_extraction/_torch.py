@@ -31,6 +31,7 @@ from sktransfer.feature_extraction._batches import (
 )
 from sktransfer.feature_extraction._fingerprint import is_importable
 from sktransfer.feature_extraction._layers import Layers, pool, run_with_taps, softmax
+from sktransfer.feature_extraction._weights import check_weights
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
@@ -419,10 +420,10 @@ class TorchFeatureExtractor(BaseExtractor):
         if "module" not in cache or cache["module"][0] != source:
             cache.pop("module", None)  # make room for the new one
             module = self._make_module()
-            cache["module"] = (
-                source,
-                module.float() if self.dtype == "float32" else module,
-            )
+            module = module.float() if self.dtype == "float32" else module
+            if "weights" in cache:
+                cache["weights"] = check_weights(module, cache["weights"], self)
+            cache["module"] = source, module
         return cache["module"][1]
 
     def _in_dtype(self, module: torch.nn.Module) -> torch.nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,9 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sktransfer.feature_extraction._extract import extract, is_stateless
 from sktransfer.feature_extraction._tokens import flatten_labels, split_tokens
+from sktransfer.model_selection._candidate import check_finite
 
 
 def _best_has(method: str) -> Callable[[Any], bool]:
@@ -40,7 +43,30 @@ class BestModelMixin(TransformerMixin):
     `_of_tokens` says whether the target has a label for every word of a sample.
     """
 
-    @available_if(_best_has("transform"))
+    def fit_transform(self, X: Any, y: Any) -> Any:
+        """Fit, and give the features of the training samples as they were scored.
+
+        They differ from those of :meth:`transform` where a step of the best extractor
+        learns from the target and hides each sample's own label from its features, as
+        scikit-learn's ``TargetEncoder.fit_transform`` does.
+
+        Parameters
+        ----------
+        X : raw input of the extractors, of n_samples samples
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+
+        Returns
+        -------
+        array of shape (n_samples, n_features)
+        """
+        self.fit(X, y)
+        if is_stateless(self.best_extractor_):
+            return self.transform(X)
+        if self._of_tokens:
+            y = flatten_labels(X, y)
+        # A copy, for the head belongs to the extractor as it was fitted.
+        return extract(copy.deepcopy(self.best_extractor_), X, y, fit=True).joined
+
     def transform(self, X: Any) -> Any:
         """Features of the best extractor.
 
@@ -51,9 +77,17 @@ class BestModelMixin(TransformerMixin):
         Returns
         -------
         array of shape (n_samples, n_features)
+
+        Raises
+        ------
+        ValueError
+            If there is NaN or infinity among the features.
         """
         check_is_fitted(self)
-        return self.best_extractor_.transform(X)
+        features = self.best_extractor_.transform(X)
+        if getattr(features, "ndim", 0) == 2:  # words of sentences are an array each
+            check_finite(features, "the best extractor")
+        return features
 
     @available_if(_best_has("predict"))
     def predict(self, X: Any) -> Any:
@@ -137,3 +171,13 @@ class BestModelMixin(TransformerMixin):
         if "results_" not in vars(self):
             raise AttributeError(f"ModelSelector has no attribute {name!r} before fit.")
         return getattr(self._rows[self.best_index_].extractor, name)
+
+
+# `TransformerMixin` has wrapped them for `set_output`; whether they are available has
+# to be asked outside that wrap.
+for _method in ("transform", "fit_transform"):
+    setattr(
+        BestModelMixin,
+        _method,
+        available_if(_best_has("transform"))(getattr(BestModelMixin, _method)),
+    )

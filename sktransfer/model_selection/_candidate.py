@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from sktransfer._version import __version__
 from sktransfer.feature_extraction import BaseExtractor, Extraction
 from sktransfer.feature_extraction._extract import (
     extract,
+    extractors_within,
     feature_steps,
     source_proba_problem,
 )
@@ -29,6 +29,7 @@ from sktransfer.metrics import Metric
 from sktransfer.metrics._registry import METRICS
 from sktransfer.metrics._scorer import measure, share
 from sktransfer.metrics._shared import LabelledFeatures
+from sktransfer.model_selection._warnings import collect_warnings
 from sktransfer.utils._array_api import get_namespace, to_numpy
 
 
@@ -55,6 +56,8 @@ class Row:
         0 if the extraction failed.
     extract_time, score_time : float
         Seconds; the extraction's is that of all layers of the extractor together.
+    warnings : list of (str, type) tuples
+        Text and category of those given on the way.
     """
 
     name: str
@@ -68,6 +71,18 @@ class Row:
     n_features: int = 0
     extract_time: float = np.nan
     score_time: float = np.nan
+    warnings: list[tuple[str, type[Warning]]] = field(default_factory=list)
+
+    def lighten(self) -> None:
+        """Keep only what can be had again in no other way.
+
+        A network can be loaded again, and predictive means are enough of a LogME that
+        is not the best: the rest of it is as large as a Gram matrix.
+        """
+        for extractor in extractors_within(self.extractor):
+            extractor._release()
+        if self.logme is not None:
+            self.logme._keep_means_only()
 
     @property
     def label(self) -> str:
@@ -77,13 +92,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What to measure on every candidate."""
+    """What to measure on every candidate; `decides` names the metric that ranks."""
 
     metrics: Mapping[str, Metric]
     task: str
     n_samples: int
     fit_logme: bool
     error_score: Any
+    decides: str
 
     @property
     def wants_source_proba(self) -> bool:
@@ -104,6 +120,7 @@ def evaluate_candidate(
     measurement: Measurement,
     memory: joblib.Memory,
     digests: tuple[str, ...],
+    best_score: float | None = None,
 ) -> list[Row]:
     """Extract features with one candidate and score each of its layers.
 
@@ -118,16 +135,39 @@ def evaluate_candidate(
         Where extractions are kept; one with ``location=None`` keeps none.
     digests : tuple of str
         Those of X and y, where extractions are kept.
+    best_score : float or None
+        The best so far, if there is one; rows that are no better come back light.
 
     Returns
     -------
     list of Row
         One a layer; one that says why if the extraction failed.
     """
+    with collect_warnings() as caught:
+        rows = _extract_and_score(name, extractor, X, y, measurement, memory, digests)
+    rows[0].warnings[:0] = [(f"{name}: {text}", kind) for text, kind in caught]
+    leader = better(rows, measurement.decides, best_score)
+    for row in rows:
+        if row is not leader:
+            row.lighten()
+    return rows
+
+
+def _extract_and_score(
+    name: str,
+    extractor: BaseEstimator,
+    X: Any,
+    y: Any,
+    measurement: Measurement,
+    memory: joblib.Memory,
+    digests: tuple[str, ...],
+) -> list[Row]:
     start = time.perf_counter()
     run, key = _fit_and_extract, None
     wanted = measurement.wants_source_proba
     try:
+        # Fitting, and loading weights for the key, is done to a clone.
+        extractor = clone(extractor)
         if digests:
             run = memory.cache(run, ignore=["extractor", "X", "y"])
             key = cache_key(extractor, *digests)
@@ -165,6 +205,16 @@ def evaluate_candidate(
     return rows
 
 
+def better(rows: list[Row], metric: str, best_score: float | None) -> Row | None:
+    """The best row by a metric, if better than the score; failed ones never are."""
+    leader = None
+    for row in rows:
+        score = row.scores.get(metric)
+        if score is not None and (best_score is None or score > best_score):
+            leader, best_score = row, score
+    return leader
+
+
 def cache_key(extractor: BaseEstimator, X_digest: str, y_digest: str) -> str:
     """Name what an extractor gives for the data, the same in every process.
 
@@ -182,11 +232,10 @@ def cache_key(extractor: BaseEstimator, X_digest: str, y_digest: str) -> str:
 def _fit_and_extract(
     extractor: Any, X: Any, y: Any, source_proba: bool, key: str | None
 ) -> tuple[Any, Extraction, float]:
-    """Fit a clone and extract; `key` is what the result is kept under."""
+    """Fit and extract; `key` is what the result is kept under."""
     start = time.perf_counter()
-    fitted = clone(extractor)
-    extraction = extract(fitted, X, y, source_proba=source_proba, fit=True)
-    return fitted, extraction, time.perf_counter() - start
+    extraction = extract(extractor, X, y, source_proba=source_proba, fit=True)
+    return extractor, extraction, time.perf_counter() - start
 
 
 def _check_extraction(extraction: Extraction, n_samples: int) -> None:
@@ -194,7 +243,8 @@ def _check_extraction(extraction: Extraction, n_samples: int) -> None:
         what = f"layer {layer!r}" if layer else "the extractor"
         if issparse(features):
             raise TypeError(
-                f"{what} gave sparse features, but metrics need dense ones."
+                f"{what} gave sparse features, but metrics need dense ones: add a step "
+                "that makes them dense, such as TruncatedSVD(100), in a pipeline."
             )
         shape = tuple(getattr(features, "shape", ()))
         if len(shape) != 2 or shape[0] != n_samples:
@@ -202,19 +252,23 @@ def _check_extraction(extraction: Extraction, n_samples: int) -> None:
                 f"{what} gave features of shape {shape}; expected ({n_samples}, "
                 "n_features), one row a sample."
             )
-        xp, _ = get_namespace(features=features)
-        bad = int(xp.sum(xp.any(~xp.isfinite(features), axis=1)))
-        if bad:
-            raise ValueError(
-                f"{what} gave NaN or infinity in {bad} of {n_samples} rows."
-            )
+        check_finite(features, what)
+
+
+def check_finite(features: Any, what: str) -> None:
+    """Raise a ValueError if a row of the features has NaN or infinity."""
+    xp, _ = get_namespace(features=features)
+    bad = int(xp.sum(xp.any(~xp.isfinite(features), axis=1)))
+    if bad:
+        raise ValueError(
+            f"{what} gave NaN or infinity in {bad} of {features.shape[0]} rows."
+        )
 
 
 def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -> None:
     """Fill in the scores, LogME and its standard error, and what failed."""
     start = time.perf_counter()
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with collect_warnings() as caught:
         if measurement.fit_logme:
             with _failures_into(row, "logme", measurement):
                 _fit_logme(row, extraction.joined, y, measurement.task)
@@ -232,8 +286,7 @@ def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -
                 if np.isnan(score):
                     raise ValueError("the score is NaN.")
                 row.scores[name] = score
-    for warning in caught:
-        warnings.warn(f"{row.label}: {warning.message}", warning.category, stacklevel=2)
+    row.warnings = [(f"{row.label}: {text}", kind) for text, kind in caught]
     row.score_time = time.perf_counter() - start
 
 
@@ -276,6 +329,22 @@ def _restrict(fitted: Any, layer: str) -> Any:
     if not feature_steps(last):
         return _restrict(Pipeline(others), layer)
     return Pipeline([*others, (name, _restrict(last, layer))])
+
+
+def not_run(name: str, error: Exception) -> Row:
+    """The row of a candidate that a worker could not take, or not give back."""
+    reason = " ".join(_reason(error).split())
+    # The traceback in the worker, as text.
+    *_, last = str(error.__cause__ or "").strip(' "\n').splitlines() or [""]
+    if last and last not in reason:
+        reason += f" ({last})."
+    return Row(
+        name,
+        errors=[
+            f"could not be run in a worker: {reason} With n_jobs=1 there are no "
+            "workers; joblib's backend 'threading' has some that need no pickling."
+        ],
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import joblib
 import numpy as np
-from sklearn.base import MetaEstimatorMixin, _fit_context
+from sklearn.base import MetaEstimatorMixin, OneToOneFeatureMixin, _fit_context
 from sklearn.callback import CallbackSupportMixin
+from sklearn.feature_selection import SelectorMixin
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils import ClassifierTags, get_tags
+from sklearn.utils import ClassifierTags, RegressorTags, column_or_1d, get_tags
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils._repr_html.estimator import _VisualBlock
 from sklearn.utils.metaestimators import _BaseComposition
-from sklearn.utils.parallel import Parallel, delayed
+from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import (
     _num_samples,
-    check_consistent_length,
     check_is_fitted,
     check_memory,
 )
 
-from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.feature_extraction._extract import gives_tokens
 from sktransfer.feature_extraction._fingerprint import digest, digest_samples
 from sktransfer.feature_extraction._tokens import (
@@ -37,17 +37,28 @@ from sktransfer.model_selection._best_model import BestModelMixin
 from sktransfer.model_selection._candidate import (
     Measurement,
     Row,
+    better,
     evaluate_candidate,
     is_logme,
+    not_run,
 )
-from sktransfer.model_selection._results import (
-    failure_summary,
-    probability_better,
-    results_table,
+from sktransfer.model_selection._checks import (
+    check_candidates,
+    check_one_label_each,
+    check_samples_and_target,
+    is_named,
 )
+from sktransfer.model_selection._jobs import run_jobs
+from sktransfer.model_selection._report import (
+    give_warnings,
+    print_rows,
+    warn_of_failures,
+    warn_of_unknown_order,
+)
+from sktransfer.model_selection._results import probability_better, results_table
+from sktransfer.model_selection._warnings import warnings_by_thread
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
-from sktransfer.utils._terminal import printable
 from sktransfer.utils._validation import infer_task
 
 
@@ -107,7 +118,8 @@ class ModelSelector(
         the two, for features of words, a step that puts all words below each other.
     probability_better_ : ndarray of shape (n_rows, n_rows)
         Probability that row i has the larger LogME than row j on this many samples;
-        for more samples the order may change. With LogME among the metrics only.
+        for more samples the order may change. With LogME among the metrics only. NaN
+        where it is unknown: of rows that failed or have no standard error.
     task_ : str
     scorer_ : TransferabilityScorer
     classes_ : ndarray of shape (n_classes,)
@@ -127,6 +139,11 @@ class ModelSelector(
     Where an extractor gives several layers, the TransRate of each is multiplied by
     :func:`~sktransfer.metrics.layer_factor` (against the last of them), so that a layer
     does not win by its width.
+
+    Only the best network so far stays in memory, on the device where it ran. Others are
+    loaded again when one of the :meth:`teachers` is used, and so is the best after a
+    run in worker processes, from `memory` or from a pickle. What is loaded must be what
+    was scored: a factory that gives other weights at every call is refused then.
 
     References
     ----------
@@ -229,19 +246,28 @@ class ModelSelector(
         Raises
         ------
         ValueError
-            If a metric does not take such a target, names are not unique, or every
-            candidate fails; the error then lists the reasons.
+            If a metric does not take such a target, names are missing or not unique, or
+            every candidate fails; the error then lists the reasons. Nothing is left of
+            an earlier fit.
+        TypeError
+            If X is one path or text rather than a collection of samples.
         """
-        if y is None:
-            raise ValueError(
-                "ModelSelector requires y to be passed, but the target y is None."
-            )
-        check_consistent_length(X, y)
-        self._check_extractors()
+        with self._all_or_nothing():
+            self._fit(X, y)
+        return self
+
+    def _fit(self, X: Any, y: Any) -> None:
+        check_candidates(self.extractors)
+        self._validate_names([name for name, _ in self.extractors])
+        check_samples_and_target(X, y)
         self._of_tokens = any(gives_tokens(e) for _, e in self.extractors)
         if self._of_tokens:
             y = flatten_labels(X, y)
+        else:
+            check_one_label_each(y)
         self.task_ = infer_task(y, self.task)
+        if self.task_ == "classification" and getattr(y, "ndim", 1) == 2:
+            y = column_or_1d(to_numpy(y), warn=True)
         self.scorer_ = get_scorer(self.scoring)
         refit_metric = self._check_metrics()
         measurement = Measurement(
@@ -250,36 +276,43 @@ class ModelSelector(
             n_samples=_num_samples(y),
             fit_logme=bool(self.refit) or self._ranks_by_logme(),
             error_score=self.error_score,
+            decides=refit_metric,
         )
 
         root = self._init_callback_context(
             max_subtasks=len(self.extractors)
         ).call_on_fit_task_begin(estimator=self, X=X, y=y)
         rows: list[Row] = []
-        best = None
-        for batch in self._evaluate(X, y, measurement, root):
-            for row in batch:
-                rows.append(row)
-                # Only the best keeps what predictive variances need: it is as large
-                # as a Gram matrix.
-                best, dethroned = _better(best, row, refit_metric)
-                if dethroned is not None and dethroned.logme is not None:
-                    dethroned.logme._keep_means_only()
-            if self.verbose:
-                self._report(batch)
+        with warnings_by_thread():
+            for batch in self._evaluate(X, y, measurement, root):
+                rows += batch
+                if self.verbose:
+                    print_rows(batch)
 
-        self._warn_of_failures(rows, best)
-        self._keep(rows, best, refit_metric)
+        best = better(rows, refit_metric, None)
+        # To whoever called fit, which is decorated.
+        give_warnings(rows, stacklevel=4)
+        warn_of_failures(rows, best, stacklevel=4)
+        self._store_results(rows, best, refit_metric)
         if self.task_ == "classification":
             self.classes_ = np.unique(to_numpy(y))
         root.call_on_fit_task_end(estimator=self, X=X, y=y)
-        return self
 
-    def _check_extractors(self) -> None:
-        if not self.extractors:
-            raise ValueError("extractors must hold at least one (name, transformer).")
-        names, _ = zip(*self.extractors, strict=True)
-        self._validate_names(names)
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Forget any earlier fit, and this one as well if it fails."""
+        self._forget()
+        try:
+            yield
+        except BaseException:
+            self._forget()
+            raise
+
+    def _forget(self) -> None:
+        for name in list(vars(self)):
+            fitted = name.endswith("_") and not name.startswith("_")
+            if fitted or name in ("_rows", "_order", "_of_tokens"):
+                delattr(self, name)
 
     def _check_metrics(self) -> str:
         metrics = self.scorer_.metrics
@@ -302,55 +335,41 @@ class ModelSelector(
         memory = check_memory(self.memory)
         digests = () if memory.location is None else (digest_samples(X), digest(y))
         contexts = [root.subcontext(task_name=name) for name, _ in self.extractors]
+        begun: set[str] = set()
+        best: Row | None = None
 
-        def tasks():
+        def best_score() -> float | None:
+            return None if best is None else best.scores[measurement.decides]
+
+        def job(name: str, extractor: Any, context: Any) -> tuple:
+            if name not in begun:
+                begun.add(name)
+                context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+            return delayed(evaluate_candidate)(
+                name, extractor, X, y, measurement, memory, digests, best_score()
+            )
+
+        def substitute(i: int, error: Exception) -> list[Row]:
+            return [not_run(self.extractors[i][0], error)]
+
+        jobs = [
+            partial(job, name, extractor, context)
             for (name, extractor), context in zip(
                 self.extractors, contexts, strict=True
-            ):
-                context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-                yield delayed(evaluate_candidate)(
-                    name, extractor, X, y, measurement, memory, digests
-                )
-
-        parallel = Parallel(n_jobs=self.n_jobs, return_as="generator")
-        for rows, context in zip(parallel(tasks()), contexts, strict=True):
+            )
+        ]
+        raises = measurement.error_score == "raise"
+        batches = run_jobs(jobs, self.n_jobs, None if raises else substitute)
+        for rows, context in zip(batches, contexts, strict=True):
             context.call_on_fit_task_end(estimator=self, X=X, y=y)
+            leader = better(rows, measurement.decides, best_score())
+            for row in rows if leader is None else [*rows, best]:
+                if row is not leader and row is not None:
+                    row.lighten()
+            best = leader or best
             yield rows
 
-    def _report(self, rows: list[Row]) -> None:
-        for row in rows:
-            scores = ", ".join(f"{k} {v:.4g}" for k, v in row.scores.items())
-            scores = scores or "failed"
-            seconds = np.nansum([row.extract_time, row.score_time])
-            failed = f" [{'; '.join(row.errors)}]" if row.errors else ""
-            print(printable(f"{row.label}: {scores} ({seconds:.1f} s){failed}"))
-
-    def _warn_of_failures(self, rows: list[Row], best: Row | None) -> None:
-        failed = [row for row in rows if row.errors]
-        if best is None:
-            reasons = [reason for row in failed for reason in row.errors]
-            unreadable = all(reason.startswith("TypeError") for reason in reasons)
-            raise (TypeError if unreadable else ValueError)(
-                f"All {len(self.extractors)} candidates failed:\n"
-                f"{failure_summary(failed)}"
-            )
-        if failed:
-            warnings.warn(
-                f"{len(failed)} of {len(rows)} candidates failed, at least in part; "
-                f"see results_['error']:\n{failure_summary(failed)}",
-                CandidateFailedWarning,
-                stacklevel=4,  # whoever called fit, which is decorated
-            )
-
-    def _keep(self, rows: list[Row], best: Row, refit_metric: str) -> None:
-        # What an earlier fit may have left and this one need not have.
-        for name in (
-            "best_extractor_",
-            "best_estimator_",
-            "probability_better_",
-            "classes_",
-        ):
-            vars(self).pop(name, None)
+    def _store_results(self, rows: list[Row], best: Row, refit_metric: str) -> None:
         self._rows = rows
         self.results_ = results_table(
             rows, self.scorer_.metrics, refit_metric, self.error_score
@@ -362,6 +381,7 @@ class ModelSelector(
         self.best_score_ = best.scores[refit_metric]
         if self._ranks_by_logme():
             self.probability_better_ = probability_better(rows)
+            warn_of_unknown_order(rows, self.probability_better_, stacklevel=5)
         if self.refit:
             self.best_extractor_ = best.extractor
             steps = [("extract", best.extractor), ("logme", best.logme)]
@@ -401,7 +421,7 @@ class ModelSelector(
         -------
         list of (transformer, LogME or LogMEClassifier) tuples
             Best first. Their LogME gives predictive means, that of the best also
-            standard deviations.
+            standard deviations. Networks but the best are loaded again at first use.
 
         Raises
         ------
@@ -428,21 +448,27 @@ class ModelSelector(
         tags.target_tags.required = True
         # It may classify, depending on the target, and then has class probabilities.
         tags.classifier_tags = ClassifierTags()
-        # Candidates that cannot read sparse data fail one by one.
-        tags.input_tags.sparse = any(
-            get_tags(extractor).input_tags.sparse for _, extractor in self.extractors
+        task = getattr(self, "task_", None) if self.task == "auto" else self.task
+        tags.estimator_type = {
+            "classification": "classifier",
+            "regression": "regressor",
+        }.get(task)
+        tags.target_tags.multi_output = task in ("regression", "multilabel")
+        if task == "regression":
+            tags.classifier_tags = None
+            tags.regressor_tags = RegressorTags(poor_score=True)  # not R^2
+        # Candidates that cannot read such data fail one by one.
+        candidates = [pair[1] for pair in self.extractors if is_named(pair)]
+        tags.input_tags.sparse = any(get_tags(c).input_tags.sparse for c in candidates)
+        # Scalers and selectors hand missing values on, which metrics do not take.
+        tags.input_tags.allow_nan = any(
+            get_tags(c).input_tags.allow_nan
+            for c in candidates
+            if not isinstance(c, (OneToOneFeatureMixin, SelectorMixin))
         )
         return tags
 
     def _sk_visual_block_(self):
-        names, extractors = zip(*self.extractors, strict=True)
+        pairs = [pair for pair in self.extractors if is_named(pair)]
+        names, extractors = zip(*pairs, strict=True) if pairs else ((), ())
         return _VisualBlock("parallel", extractors, names=names)
-
-
-def _better(best: Row | None, row: Row, metric: str) -> tuple[Row | None, Row | None]:
-    """The better of two rows, and the other; a failed row is never the best."""
-    if metric not in row.scores:
-        return best, row
-    if best is None or row.scores[metric] > best.scores[metric]:
-        return row, best
-    return best, row

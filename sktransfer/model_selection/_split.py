@@ -14,7 +14,9 @@ class WholeDataset:
 
     The papers' setting: a transferability metric measures all labelled data at once,
     and nothing is fitted that could overfit. For use as ``cv`` where the score is such
-    a metric; an accuracy measured this way would be one on training data.
+    a metric; an accuracy measured this way would be one on training data, and so would
+    be the score of features that were learnt from the target (`TargetEncoder`), which
+    :class:`ModelSelector` takes from ``fit_transform``.
 
     Examples
     --------

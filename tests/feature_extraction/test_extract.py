@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
 from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    StandardScaler,
+    TargetEncoder,
+    scale,
+)
 
 from sktransfer.feature_extraction import BaseExtractor, Extraction
 from sktransfer.feature_extraction._extract import (
@@ -134,6 +141,57 @@ class TestExtract:
         assert passes == [20]
         np.testing.assert_array_equal(pipeline.transform(X), features)
         assert pipeline.n_features_in_ == 5
+
+    def test_fitting_gives_what_fit_transform_gives(self, global_random_seed):
+        """TargetEncoder cross-fits in `fit_transform` only; so must we, at any step."""
+        rng = np.random.default_rng(global_random_seed)
+        categories = rng.integers(30, size=(120, 2)).astype(str)
+        target = rng.normal(size=120)
+        encoder = TargetEncoder(cv=KFold(3))
+        expected = clone(encoder).fit_transform(categories, target)
+        leaky = encoder.fit(categories, target).transform(categories)
+        assert not np.allclose(expected, leaky)
+        for wrap in (clone, make_pipeline, lambda e: make_pipeline(make_pipeline(e))):
+            features = extract(wrap(clone(encoder)), categories, target, fit=True)
+            np.testing.assert_array_equal(features.features[""], expected)
+        scaled = extract(
+            make_pipeline(clone(encoder), StandardScaler()),
+            categories,
+            target,
+            fit=True,
+        )
+        np.testing.assert_allclose(scaled.joined, scale(expected))
+
+    def test_one_without_fit_transform_is_fitted_all_the_same(self):
+        class Centre(Duck):
+            def fit(self, X, y=None):
+                self.mean = X.mean(axis=0)
+                return self
+
+            def transform(self, X):
+                return X - self.mean
+
+        features = extract(Centre(), X, fit=True).joined
+        np.testing.assert_allclose(features.mean(axis=0), 0, atol=1e-12)
+
+    @pytest.mark.parametrize(
+        ("result", "given"),
+        [
+            ({"a": X}, "a dict"),
+            (X, "a ndarray"),
+            (None, "a NoneType"),
+            (Extraction({}), r"an Extraction whose features are {}"),
+            (Extraction(X), "an Extraction whose features are array"),
+        ],
+    )
+    def test_an_extract_that_returns_something_else(self, result, given):
+        class Wrong(BaseExtractor):
+            def extract(self, X, *, source_proba=False):
+                return result
+
+        expected = rf"Wrong.extract must return an Extraction.*Got {given}"
+        with pytest.raises(TypeError, match=f"(?s){expected}"):
+            extract(Wrong(), X, fit=True)
 
     def test_frozen_steps_are_not_fitted(self):
         shifted, pca = Shifted(1.0), PCA(2)

@@ -6,15 +6,20 @@ import pickle
 
 import numpy as np
 import pytest
-from sklearn.base import clone
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.decomposition import PCA
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import DataConversionWarning, NotFittedError
+from sklearn.frozen import FrozenEstimator
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold, cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import StandardScaler, TargetEncoder
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.linear_model import LogME, LogMEClassifier
+from sktransfer.metrics import get_scorer, logme_score
 from sktransfer.model_selection import ModelSelector
 
 CANDIDATES = [("one", PCA(1)), ("five", PCA(5)), ("scaled", StandardScaler())]
@@ -168,6 +173,135 @@ class TestParameters:
         assert "ModelSelector" in repr(selector)
         html = selector._repr_html_()
         assert all(name in html for name, _ in CANDIDATES)
+
+
+@pytest.mark.parametrize("method", ["transform", "fit_transform"])
+def test_without_a_best_model_there_is_nothing_to_transform_with(method, wine):
+    assert hasattr(ModelSelector(CANDIDATES), method)
+    selector = ModelSelector(CANDIDATES, refit=False)
+    assert not hasattr(selector, method)
+    assert not hasattr(selector.fit(*wine), method)
+
+
+def test_output_is_the_container_asked_for(wine):
+    pandas = pytest.importorskip("pandas")
+    X, y = wine
+    selector = ModelSelector(CANDIDATES).set_output(transform="pandas")
+    for frame in (selector.fit_transform(X, y), selector.transform(X)):
+        assert isinstance(frame, pandas.DataFrame)
+        assert frame.columns.tolist() == [f"pca{i}" for i in range(5)]
+
+
+@pytest.mark.parametrize("wrap", [clone, make_pipeline])
+def test_fit_transform_gives_the_features_that_were_scored(wrap, global_random_seed):
+    """TargetEncoder's `transform` would tell the training samples their labels."""
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.integers(30, size=(120, 2)).astype(str)
+    y = rng.integers(3, size=120)
+    encoder = TargetEncoder(cv=KFold(3))
+    selector = ModelSelector([("encoder", wrap(encoder))])
+    features = selector.fit_transform(X, y)
+    np.testing.assert_array_equal(features, clone(encoder).fit_transform(X, y))
+    assert selector.best_score_ == pytest.approx(logme_score(features, y), abs=1e-12)
+    # What it predicts with is as it was.
+    expected = clone(encoder).fit(X, y).transform(X)
+    np.testing.assert_array_equal(selector.transform(X), expected)
+
+
+def test_features_that_are_not_finite_are_refused_after_the_fit_as_in_it(wine):
+    X, y = wine
+    selector = ModelSelector([("scaled", StandardScaler())]).fit(X, y)
+    damaged = X.copy()
+    damaged[[3, 5], 2] = np.nan
+    with pytest.raises(ValueError, match=r"NaN or infinity in 2 of 178 rows"):
+        selector.transform(damaged)
+
+
+class TestTags:
+    @pytest.mark.parametrize(
+        ("task", "target", "kind"),
+        [
+            ("classification", lambda y: y, "classifier"),
+            ("regression", lambda y: y + 0.5, "regressor"),
+            ("multilabel", lambda y: np.c_[y == 0, y == 1].astype(int), None),
+        ],
+    )
+    def test_kind_of_estimator_is_that_of_the_task(self, task, target, kind, wine):
+        X, y = wine
+        told = ModelSelector(CANDIDATES, task=task)
+        found = ModelSelector(CANDIDATES).fit(X, target(y))
+        assert get_tags(ModelSelector(CANDIDATES)).estimator_type is None
+        for selector in (told, found):
+            assert is_classifier(selector) == (kind == "classifier")
+            assert is_regressor(selector) == (kind == "regressor")
+
+    def test_folds_of_a_classifier_are_stratified(self, wine):
+        X, y = wine  # in the order of the classes: KFold(3) would leave one out
+        selector = ModelSelector(CANDIDATES, task="classification")
+        scores = cross_val_score(selector, X, y, cv=3, scoring="accuracy")
+        assert (scores > 0.7).all()
+
+    def test_a_scorer_still_measures_what_the_best_extracts(self, wine):
+        X, y = wine
+        expected = ModelSelector(CANDIDATES, task="classification").fit(X, y)
+        for wrap in (lambda s: s, make_pipeline, FrozenEstimator):
+            score = get_scorer("logme")(wrap(expected), X, y)
+            assert score == pytest.approx(expected.best_score_, abs=1e-9)
+
+    def test_missing_values_are_up_to_the_candidates(self, wine):
+        X, y = wine
+        X = np.where(np.arange(X.size).reshape(X.shape) % 7 == 0, np.nan, X)
+        imputed = ModelSelector([("pca", PCA(1)), ("impute", SimpleImputer())])
+        assert get_tags(imputed).input_tags.allow_nan
+        with pytest.warns(CandidateFailedWarning, match="1 of 2"):
+            assert imputed.fit(X, y).best_name_ == "impute"
+        scaled = ModelSelector([("scale", StandardScaler()), ("pca", PCA(1))])
+        assert not get_tags(scaled).input_tags.allow_nan
+        with pytest.raises(ValueError, match="All 2 candidates failed"):
+            scaled.fit(X, y)
+
+
+def test_labels_in_a_column(wine):
+    X, y = wine
+    with pytest.warns(DataConversionWarning, match="column-vector") as seen:
+        selector = ModelSelector(CANDIDATES).fit(X, y[:, None])
+    assert len(seen) == 1  # not one for each candidate
+    np.testing.assert_array_equal(
+        selector.results_["logme"],
+        ModelSelector(CANDIDATES).fit(X, y).results_["logme"],
+    )
+
+
+def fitted_names(selector):
+    return {name for name in dir(selector) if name.endswith("_") and name[0] != "_"}
+
+
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+def test_nothing_is_left_of_any_fit_when_one_fails(when, wine, broken, monkeypatch):
+    X, y = wine
+    names = fitted_names(ModelSelector(CANDIDATES))
+    selector = ModelSelector(CANDIDATES).fit(X, y)
+    assert fitted_names(selector) > names
+    error = ValueError
+    if when == "before":
+        selector.set_params(scoring="no such metric")
+    elif when == "during":
+        selector.set_params(extractors=[("bad", broken())])
+    else:
+        error = KeyboardInterrupt
+        monkeypatch.setattr(selector, "_store_results", raises(error))
+    with pytest.raises(error):
+        selector.fit(X, X[:, 0])
+    assert fitted_names(selector) == names
+    with pytest.raises(NotFittedError):
+        selector.set_params(extractors=CANDIDATES).predict(X)
+
+
+def raises(error):
+    def function(*args):
+        raise error
+
+    return function
 
 
 def test_fitting_again_forgets(wine):

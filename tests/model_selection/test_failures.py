@@ -10,6 +10,7 @@ from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer
+from sklearn.utils import get_tags
 
 from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.model_selection import ModelSelector
@@ -147,6 +148,7 @@ def test_candidates_that_are_no_transformers(wine):
         assert "does not have the method 'transform'" in errors[2]
         assert "TypeError" in errors[3]
         assert "sparse features, but metrics need dense ones" in errors[4]
+        assert "TruncatedSVD" in errors[4]
         assert selector.best_name_ == "two"
 
 
@@ -176,6 +178,10 @@ def test_warnings_name_the_candidate(wine):
     [
         ([], "at least one"),
         ([("a", PCA(1)), ("a", PCA(2))], "Names provided are not unique"),
+        ([PCA(1), PCA(2)], r"\(name, transformer\) tuples.*Got PCA.* at position 0"),
+        ([("a", PCA(1)), (PCA(2), "b")], "Got .* at position 1"),
+        (("a", PCA(1)), "Got 'a' at position 0"),
+        ([("a", PCA(1), 3)], "at position 0"),
         ([("a__b", PCA(1))], "must not contain __"),
         ([("scoring", PCA(1))], "conflict with constructor arguments"),
     ],
@@ -200,3 +206,50 @@ def test_names(extractors, message, wine):
 def test_parameters(params, message, wine):
     with pytest.raises(ValueError, match=message):
         ModelSelector([("a", PCA(1))], **params).fit(*wine)
+
+
+def test_candidates_without_names_can_be_shown():
+    selector = ModelSelector([PCA(1), PCA(2)])
+    assert "PCA" in repr(selector)
+    assert "ModelSelector" in selector._repr_html_()
+    assert selector.get_params()["extractors"] == [*selector.extractors]
+    assert not get_tags(selector).input_tags.sparse
+
+
+def test_a_folder_is_no_collection_of_samples(wine, tmp_path):
+    _, y = wine
+    selector = ModelSelector([("a", PCA(1))])
+    for folder in (str(tmp_path), tmp_path):
+        with pytest.raises(TypeError, match=r"Got one (str|\w+Path)") as e:
+            selector.fit(folder, y)
+        assert f"pathlib.Path({str(tmp_path)!r}).glob" in str(e.value)
+    for X in ("one text", b"one text", {"pixels": wine[0]}):
+        with pytest.raises(TypeError, match="expects a collection of samples") as e:
+            selector.fit(X, y)
+        assert "folder" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        [["O", "B"], ["O"], []],
+        [["O", "B"], ["O", "O"], ["O", "B"]],
+        [[0, 1], [0], [1, 1, 1]],
+        np.array([["O", "B"], ["O"], []], dtype=object),
+    ],
+)
+def test_labels_of_words_need_features_of_words(tags, logged_extractor, log):
+    words = [["to", "be"], ["or"], []]
+    with pytest.raises(ValueError, match=r"pooling='tokens'.*one label for each"):
+        ModelSelector([("a", logged_extractor())]).fit(words, tags)
+    assert not log.read()
+
+
+def test_extract_that_returns_a_dict(wine, logged_extractor, monkeypatch):
+    kind = type(logged_extractor())
+    monkeypatch.setattr(kind, "extract", lambda self, X, *, source_proba=False: {"": X})
+    candidates = [("a", PCA(1)), ("dict", logged_extractor())]
+    with pytest.warns(
+        CandidateFailedWarning, match="must return an Extraction.*a dict"
+    ):
+        ModelSelector(candidates).fit(*wine)

@@ -9,6 +9,7 @@ from sklearn.datasets import load_digits
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import FunctionTransformer
 
+from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.linear_model import LogMEClassifier
 from sktransfer.metrics import logme_score
 from sktransfer.model_selection import ModelSelector
@@ -75,6 +76,36 @@ def test_of_a_leak(wine):
     P = selector.probability_better_
     assert P[0, 1] == P[2, 1] == 1 - P[1, 0] == 1
     assert P[0, 2] == 0.5
+
+
+def test_pairs_without_a_standard_error_are_named_once(wine, broken, monkeypatch):
+    X, y = wine
+    candidates = [("bad", broken()), *CANDIDATES]
+    with pytest.warns(CandidateFailedWarning):
+        expected = ModelSelector(candidates).fit(X, y).probability_better_
+    original = LogMEClassifier.influence_.fget
+
+    def influence(model):
+        values = original(model)
+        if values is not None and model.coef_.shape[1] == 3:
+            values[7] = np.nan
+        return values
+
+    monkeypatch.setattr(LogMEClassifier, "influence_", property(influence))
+    with pytest.warns() as seen:
+        P = ModelSelector(candidates).fit(X, y).probability_better_
+    texts = [str(w.message) for w in seen if "probability_better_" in str(w.message)]
+    assert len(texts) == 1
+    assert "pairs with 'three': the standard error" in texts[0]
+    # All others are what they are without that candidate.
+    known = [1, 3, 4]
+    np.testing.assert_array_equal(
+        P[np.ix_(known, known)], expected[np.ix_(known, known)]
+    )
+    assert np.isnan(P[2, known]).all()
+    assert np.isnan(P[known, 2]).all()
+    assert P[2, 2] == 0.5
+    assert np.isnan(P[0]).all()
 
 
 def test_says_how_often_the_order_holds_up(global_random_seed):

@@ -6,10 +6,18 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, PolynomialFeatures
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    PolynomialFeatures,
+    TargetEncoder,
+)
 
 from sktransfer.linear_model import LogMEClassifier
 from sktransfer.metrics import (
@@ -189,6 +197,22 @@ def test_samples_go_through_a_pipeline_once(wine):
     counting = FunctionTransformer(lambda X: passes.append(len(X)) or X)
     ModelSelector([("a", make_pipeline(counting, PCA(2)))]).fit(*wine)
     assert passes == [len(wine[0])]
+
+
+@pytest.mark.parametrize("wrap", [clone, make_pipeline])
+def test_noise_that_learns_from_the_target_does_not_win(wrap, global_random_seed):
+    """Features of the training samples are those of `fit_transform`, cross-fitted."""
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.integers(150, size=(400, 1))
+    y = rng.integers(3, size=400)
+    X = np.hstack([X, (y + 2 * rng.normal(size=400) > 1)[:, None]])
+    noise = ColumnTransformer([("noise", TargetEncoder(cv=KFold(5)), [0])])
+    informative = ColumnTransformer([("one", OneHotEncoder(), [1])])
+    candidates = [("noise", wrap(noise)), ("informative", wrap(informative))]
+    selector = ModelSelector(candidates).fit(X, y)
+    assert selector.ranking_ == ["informative", "noise"]
+    expected = logme_score(clone(noise).fit_transform(X, y), y)
+    assert selector.results_["logme"][0] == pytest.approx(expected, abs=1e-9)
 
 
 def test_data_frame(wine):
