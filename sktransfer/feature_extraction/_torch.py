@@ -6,7 +6,7 @@ import copy
 import operator
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from importlib import import_module
 from itertools import chain
 from numbers import Integral
@@ -30,7 +30,9 @@ from sktransfer.feature_extraction._batches import (
     write,
 )
 from sktransfer.feature_extraction._fingerprint import is_importable
+from sktransfer.feature_extraction._in_use import in_use, parts_of
 from sktransfer.feature_extraction._layers import Layers, pool, run_with_taps, softmax
+from sktransfer.utils._exclusive import exclusive
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
@@ -49,7 +51,7 @@ class TorchFeatureExtractor(BaseExtractor):
         :func:`functools.partial` called without arguments. It is made at the first
         use and stays out of clones and pickles. A module itself is cloned and pickled
         with its weights; where it is used, it is left as it was found: weights,
-        device, training mode and gradients.
+        device, training mode and gradients. Threads may share it: they take turns.
 
     layer : str, list of str or None, default=None
         The layers that give the features:
@@ -234,7 +236,7 @@ class TorchFeatureExtractor(BaseExtractor):
         module = self._load_module()
         layers = Layers(module, self.layer, self.source_head)
         batches = self._batches(X, n_samples, module, device)
-        with _in_use(module, device, put_back=module is self.module):
+        with in_use(module, device, put_back=module is self.module):
             return self._run_batches(
                 module, batches, n_samples, layers, device, source_proba
             )
@@ -397,7 +399,9 @@ class TorchFeatureExtractor(BaseExtractor):
         precision = nullcontext()
         if self.dtype in ("bfloat16", "float16"):
             precision = torch.autocast(device.type, dtype=getattr(torch, self.dtype))
-        recording = nullcontext() if gradients else torch.inference_mode()
+        # Not inference_mode, which is no faster here: what a module keeps of this pass
+        # could never be trained with.
+        recording = nullcontext() if gradients else torch.no_grad()
         try:
             with recording, precision:
                 return run_with_taps(
@@ -415,15 +419,17 @@ class TorchFeatureExtractor(BaseExtractor):
         """The module, made at the first call."""
         if isinstance(self.module, torch.nn.Module):
             return self._in_dtype(self.module)
-        cache, source = self._cache(), (self.module, self.dtype)
-        if "module" not in cache or cache["module"][0] != source:
-            cache.pop("module", None)  # make room for the new one
-            module = self._make_module()
-            cache["module"] = (
-                source,
-                module.float() if self.dtype == "float32" else module,
-            )
-        return cache["module"][1]
+        # Networks are made one at a time: they draw from the one random state of torch.
+        with exclusive([self, torch.default_generator]):
+            cache, source = self._cache(), (self.module, self.dtype)
+            if "module" not in cache or cache["module"][0] != source:
+                cache.pop("module", None)  # make room for the new one
+                module = self._make_module()
+                cache["module"] = (
+                    source,
+                    module.float() if self.dtype == "float32" else module,
+                )
+            return cache["module"][1]
 
     def _in_dtype(self, module: torch.nn.Module) -> torch.nn.Module:
         """A module handed in, or a copy of it where `dtype` converts its weights."""
@@ -431,7 +437,9 @@ class TorchFeatureExtractor(BaseExtractor):
             t.is_floating_point() and t.dtype != torch.float32
             for t in chain(module.parameters(), module.buffers())
         ):
-            module = copy.deepcopy(module).float()
+            with exclusive(parts_of(module)):
+                module = copy.deepcopy(module)
+            module.float()
         return module
 
     def _find_device(self) -> torch.device:
@@ -466,6 +474,11 @@ class TorchFeatureExtractor(BaseExtractor):
             params["module"] = self._load_module()
         return params
 
+    def __sklearn_clone__(self) -> TorchFeatureExtractor:
+        shared = isinstance(self.module, torch.nn.Module)
+        with exclusive(parts_of(self.module) if shared else ()):
+            return super().__sklearn_clone__()
+
     def __getstate__(self) -> dict[str, Any]:
         derived = {k: v for k, v in self._cache().items() if k != "module"}
         return {**super().__getstate__(), "_derived": derived}  # no weights
@@ -481,18 +494,3 @@ def _import_factory(name: str) -> Callable[[], torch.nn.Module]:
             f"str, an import name 'package.module:factory'. Got {name!r} instead "
             f"({type(error).__name__}: {error})."
         ) from error
-
-
-@contextmanager
-def _in_use(module: torch.nn.Module, device: torch.device, *, put_back: bool):
-    """Have the module in evaluation mode on the device, then leave it as it was."""
-    home = next((t.device for t in chain(module.parameters(), module.buffers())), None)
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    try:
-        module.to(device).eval()
-        yield
-    finally:
-        for submodule, training in modes:
-            submodule.training = training
-        if put_back and home is not None:
-            module.to(home)
