@@ -64,9 +64,22 @@ class Source(NamedTuple):
 
     def load(self, maker: Any) -> Any:
         """Load with one of the Auto classes of transformers."""
-        return maker.from_pretrained(
-            self.name, revision=self.revision or "main", subfolder=self.subfolder
-        )
+        try:
+            return maker.from_pretrained(
+                self.name,
+                revision=self.revision or "main",
+                subfolder=self.subfolder,
+                trust_remote_code=False,
+            )
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise ValueError(
+                f"{self.name!r} needs Python code of its own, which is never run. Use "
+                "a model that transformers itself has or, after reading the code, load "
+                "model and tokenizer with trust_remote_code=True and pass both to the "
+                "extractor."
+            ) from error
 
     def load_tokenizer(self) -> Any:
         """Load the tokenizer, which may have a limit from sentence-transformers."""

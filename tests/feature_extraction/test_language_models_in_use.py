@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -79,3 +81,38 @@ def test_threads_that_share_model_and_tokenizer(language, texts):
     for found, expected in zip(features, alone, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert all(part.training for part in model.modules())
+
+
+CODE = """
+from pathlib import Path
+
+from transformers import BertConfig, BertModel
+
+Path(__file__).with_name("code_was_run").touch()
+
+
+class OwnConfig(BertConfig):
+    model_type = "own"
+
+
+class OwnModel(BertModel):
+    config_class = OwnConfig
+"""
+
+
+def test_code_of_a_model_is_never_run_nor_asked_for(
+    language, tmp_path, monkeypatch, texts
+):
+    for part in language:
+        part.save_pretrained(tmp_path)
+    (tmp_path / "own.py").write_text(CODE)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model_type"] = "own"
+    config["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModel": "own.OwnModel"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\ny\ny\n"))
+    extractor = TransformersFeatureExtractor(tmp_path)
+    for wanted in (False, True):
+        with pytest.raises(ValueError, match="needs Python code of its own"):
+            extractor.extract(texts, source_proba=wanted)
+    assert not list(tmp_path.rglob("code_was_run"))
