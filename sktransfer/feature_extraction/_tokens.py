@@ -191,6 +191,28 @@ def check_texts(samples: Sequence, *, as_words: bool) -> list:
     return texts
 
 
+@contextmanager
+def as_found(tokenizer: Any) -> Iterator[None]:
+    """Keep a tokenizer to this thread, and put back its truncation and padding."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    with exclusive([backend]):
+        truncation, padding = backend.truncation, backend.padding
+        try:
+            yield
+        finally:
+            if truncation is None:
+                backend.no_truncation()
+            else:
+                backend.enable_truncation(**truncation)
+            if padding is None:
+                backend.no_padding()
+            else:
+                backend.enable_padding(**padding)
+
+
 class Windows(NamedTuple):
     """Sentences as a model reads them; a long one takes several windows.
 
