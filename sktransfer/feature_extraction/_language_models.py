@@ -317,7 +317,8 @@ def describe_tokenizer(tokenizer: Any) -> Any:
     if backend is None:
         return tokenizer
     rules = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-    return [rules, tokenizer.special_tokens_map, tokenizer.model_max_length]
+    names = ("special_tokens_map", "model_max_length", "truncation_side")
+    return [type(tokenizer), rules, *(getattr(tokenizer, name) for name in names)]
 
 
 def encode(

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from importlib import import_module
+from contextlib import nullcontext, suppress
 from itertools import chain
 from numbers import Integral
 from typing import Any
@@ -29,7 +27,12 @@ from sktransfer.feature_extraction._batches import (
     to_device,
     write,
 )
-from sktransfer.feature_extraction._fingerprint import is_importable
+from sktransfer.feature_extraction._code import is_importable
+from sktransfer.feature_extraction._factory import (
+    digest_made,
+    digest_module,
+    import_factory,
+)
 from sktransfer.feature_extraction._in_use import in_use, parts_of
 from sktransfer.feature_extraction._layers import Layers, pool, run_with_taps, softmax
 from sktransfer.utils._exclusive import exclusive
@@ -126,9 +129,8 @@ class TorchFeatureExtractor(BaseExtractor):
     Integers (token indices, images in uint8) are left alone.
 
     In :meth:`fingerprint`, an import name and a factory that can be imported count by
-    name and arguments, so let those tell the weights. Modules, and what lambdas and
-    functions of a notebook make, count by class, ``repr`` and state dict: a setting
-    that shows in none of them goes unseen.
+    their code and arguments, so let those tell the weights. Modules, and what lambdas
+    and functions of a notebook make, count by class, tensors, hooks and attributes.
 
     Examples
     --------
@@ -283,7 +285,7 @@ class TorchFeatureExtractor(BaseExtractor):
         """Make the module that `module` names or makes."""
         factory = self.module
         if isinstance(factory, str):
-            factory = _import_factory(factory)
+            factory = import_factory(factory)
         module = factory()
         if not isinstance(module, torch.nn.Module):
             raise TypeError(
@@ -469,9 +471,14 @@ class TorchFeatureExtractor(BaseExtractor):
     def _fingerprint_params(self) -> dict[str, Any]:
         params = super()._fingerprint_params()
         factory = getattr(self.module, "func", self.module)  # that of a partial
-        if not isinstance(factory, str) and not is_importable(factory):
+        if isinstance(factory, torch.nn.Module):
+            params["module"] = digest_module(factory)
+        elif isinstance(factory, str):
+            with suppress(ValueError):  # the extraction will say what is wrong
+                params["module"] = factory, import_factory(factory)
+        elif not is_importable(factory):
             # No name that holds elsewhere: the weights themselves have to tell.
-            params["module"] = self._load_module()
+            params["module"] = digest_made(self._load_module(), self._cache())
         return params
 
     def __sklearn_clone__(self) -> TorchFeatureExtractor:
@@ -480,17 +487,6 @@ class TorchFeatureExtractor(BaseExtractor):
             return super().__sklearn_clone__()
 
     def __getstate__(self) -> dict[str, Any]:
-        derived = {k: v for k, v in self._cache().items() if k != "module"}
-        return {**super().__getstate__(), "_derived": derived}  # no weights
-
-
-def _import_factory(name: str) -> Callable[[], torch.nn.Module]:
-    module, _, path = name.partition(":")
-    try:
-        return operator.attrgetter(path)(import_module(module))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            "The 'module' parameter of TorchFeatureExtractor must be, where it is a "
-            f"str, an import name 'package.module:factory'. Got {name!r} instead "
-            f"({type(error).__name__}: {error})."
-        ) from error
+        weights = {"module", "digest of the module"}
+        derived = {k: v for k, v in self._cache().items() if k not in weights}
+        return {**super().__getstate__(), "_derived": derived}

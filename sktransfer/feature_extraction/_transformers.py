@@ -18,6 +18,7 @@ from sktransfer.feature_extraction._base import (
     check_samples,
     read_samples,
 )
+from sktransfer.feature_extraction._factory import digest_module
 from sktransfer.feature_extraction._fingerprint import digest_files
 from sktransfer.feature_extraction._in_use import in_use
 from sktransfer.feature_extraction._language_models import (
@@ -481,8 +482,7 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
                     digest_files(path) if Path(path).is_dir() else os.fspath(path)
                 )
         if isinstance(self.model, torch.nn.Module):
-            config = self.model.config.to_dict()
-            params["model"] = self.model, {**config, "_name_or_path": None}
+            params["model"] = digest_module(self.model)
         if callable(self.tokenizer):
             params["tokenizer"] = describe_tokenizer(self.tokenizer)
         return params
