@@ -12,9 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from sktransfer.datasets._zoo import IMAGE_SIZE
 from sktransfer.utils._exclusive import exclusive
 
-IMAGE_SIZE = 32
 WIDTHS = (16, 32, 64)
 
 
