@@ -180,7 +180,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             return None
         params = self.get_params(deep=False)
         own = {k: v for k, v in params.items() if k not in _NOT_IN_CHECKPOINT}
-        return Checkpoint(self.checkpoint_dir, [type(self), own, X, y])
+        return Checkpoint(self.checkpoint_dir, [type(self), own, y], X)
 
     def _split(
         self, n_samples: int, codes: torch.Tensor | None, seed: int

@@ -11,7 +11,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from sktransfer.feature_extraction import BaseExtractor
-from sktransfer.feature_extraction._fingerprint import digest
+from sktransfer.feature_extraction._fingerprint import (
+    UndigestibleError,
+    digest,
+    digest_samples,
+)
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.tuning._net import TuningNet
 from sktransfer.utils._optional import import_optional
@@ -28,17 +32,31 @@ class Checkpoint:
     folder : str or path
         Made where it is not there.
     identity : object
-        What tells this training from all others in the folder.
+        What tells this training from all others in the folder, besides its samples.
+    X : raw samples
 
     Attributes
     ----------
     path : Path
     state : dict or None
         What the file held when this was made.
+
+    Raises
+    ------
+    TypeError
+        If something in the training cannot be told by its content.
     """
 
-    def __init__(self, folder: str | os.PathLike, identity: Any):
-        self.path = Path(folder) / f"{digest(_describe(identity))[:32]}.pt"
+    def __init__(self, folder: str | os.PathLike, identity: Any, X: Any):
+        try:
+            own = digest([_describe(identity), _digest_samples(X)])
+        except UndigestibleError as error:
+            raise TypeError(
+                "The 'checkpoint_dir' parameter needs a training that can be told from "
+                f"others by its content. {error} Replace it, or leave 'checkpoint_dir' "
+                "out."
+            ) from error
+        self.path = Path(folder) / f"{own[:32]}.pt"
         self.state = None
         if self.path.exists():
             self.state = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -90,6 +108,15 @@ def _restore_best_score(callback: Any, history: list[dict]) -> None:
     if values and callback.lower_is_better is not None:
         pick = min if callback.lower_is_better else max
         callback.best_score_ = pick(values)
+
+
+def _digest_samples(X: Any) -> str:
+    try:
+        return digest_samples(X)
+    except UndigestibleError:
+        # A data set that augments at random gives other samples each time, and it is
+        # the same training all the same.
+        return digest(X)
 
 
 def _describe(value: Any) -> Any:
