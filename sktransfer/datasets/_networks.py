@@ -12,7 +12,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-IMAGE_SIZE = 32
+from sktransfer.datasets._zoo import IMAGE_SIZE
+from sktransfer.utils._exclusive import exclusive
+
 WIDTHS = (16, 32, 64)
 
 
@@ -148,7 +150,10 @@ def build_network(
 
     The global random state of torch is left as it was.
     """
-    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+    with (
+        exclusive([torch.default_generator]),
+        torch.random.fork_rng(devices=[], enabled=seed is not None),
+    ):
         if seed is not None:
             torch.manual_seed(seed)
         return ARCHITECTURES[architecture](n_classes, mean=mean, std=std)

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Iterable
 from functools import partial
 from importlib import resources
+from typing import Any
 
 import numpy as np
 
+from sktransfer.feature_extraction._base import is_array
 from sktransfer.utils._optional import import_optional
 
+IMAGE_SIZE = 32
 # Columns of the ground truth that are not floats.
 _COLUMN_TYPES = {
     "network": str,
@@ -120,6 +124,22 @@ def load_zoo_network(name: str):
     return network.eval()
 
 
+def _as_zoo_image(image: Any) -> Any:
+    """An array of 32 x 32 pixels of a file path or a PIL image; others as they are."""
+    if is_array(image):
+        return image
+    from sktransfer.feature_extraction._images import Image, as_rgb
+
+    ops = import_optional("PIL.ImageOps", extra="vision", needed_by="Reading images")
+    if not isinstance(image, (str, os.PathLike, Image.Image)):
+        raise TypeError(
+            "the zoo takes images as arrays of shape (32, 32, 3) on the scale 0..255, "
+            f"as PIL images or as file paths. Got an object of type "
+            f"{type(image).__name__}"
+        )
+    return np.asarray(ops.fit(as_rgb(image), (IMAGE_SIZE, IMAGE_SIZE)))
+
+
 def load_zoo(
     names: Iterable[str] | str | None = None,
     *,
@@ -141,8 +161,9 @@ def load_zoo(
     Returns
     -------
     extractors : list of (str, TorchFeatureExtractor)
-        Each extractor takes images of shape (n_samples, 32, 32, 3) on the scale 0..255
-        and gives the features before the `head`, (n_samples, 64), and the
+        Each extractor takes images of shape (n_samples, 32, 32, 3) on the scale 0..255,
+        or a list of PIL images or file paths, which are scaled down and cropped to 32 x
+        32 pixels. It gives the features before the `head`, (n_samples, 64), and the
         probabilities of the source's classes. It holds a factory, so that the weights
         are read at first use and stay out of clones and pickles.
 
@@ -189,6 +210,7 @@ def load_zoo(
             name,
             TorchFeatureExtractor(
                 partial(load_zoo_network, name),
+                preprocess=_as_zoo_image,
                 source_head="head",
                 batch_size=batch_size,
                 device=device,

@@ -243,7 +243,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
         It is made of the class, the parameters but those that only change the speed
         (``batch_size``, ``device``), and the identity of the weights. Functions and
-        classes that can be imported count by name, everything else by content.
+        classes of installed libraries count by name and version, everything else by
+        content: your own functions and classes by their code and what it refers to.
 
         Returns
         -------
@@ -253,7 +254,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Raises
         ------
         TypeError
-            If a parameter holds something that can be neither named nor pickled.
+            If a parameter holds something that cannot be told by its content, such as
+            a lock or a TorchScript module.
         """
         return digest([type(self), self._fingerprint_params()])
 

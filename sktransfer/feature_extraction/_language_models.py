@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sktransfer.feature_extraction._tokens import check_room
+from sktransfer.feature_extraction._tokens import as_found, check_room
 from sktransfer.utils._optional import import_optional
 
 _NAME = "TransformersFeatureExtractor"
@@ -64,9 +64,22 @@ class Source(NamedTuple):
 
     def load(self, maker: Any) -> Any:
         """Load with one of the Auto classes of transformers."""
-        return maker.from_pretrained(
-            self.name, revision=self.revision or "main", subfolder=self.subfolder
-        )
+        try:
+            return maker.from_pretrained(
+                self.name,
+                revision=self.revision or "main",
+                subfolder=self.subfolder,
+                trust_remote_code=False,
+            )
+        except ValueError as error:
+            if "trust_remote_code" not in str(error):
+                raise
+            raise ValueError(
+                f"{self.name!r} needs Python code of its own, which is never run. Use "
+                "a model that transformers itself has or, after reading the code, load "
+                "model and tokenizer with trust_remote_code=True and pass both to the "
+                "extractor."
+            ) from error
 
     def load_tokenizer(self) -> Any:
         """Load the tokenizer, which may have a limit from sentence-transformers."""
@@ -227,12 +240,14 @@ class HiddenStates(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module, indices: Iterable[int], with_head: bool):
         super().__init__()
+        self.training = False  # the modes to bring back are those of the model
         self.stack = stack_of(model)
         self.model = model if with_head else self.stack
+        self._made_as = type(model), model.config
         self.indices = sorted(indices)
         self.with_head = with_head
         for name in [*map(str, self.indices), "logits"]:
-            self.add_module(name, torch.nn.Identity())
+            self.add_module(name, torch.nn.Identity().eval())
         self._takes = inspect.signature(self.model.forward).parameters
 
     def forward(self, batch: TokenBatch) -> None:
@@ -243,13 +258,14 @@ class HiddenStates(torch.nn.Module):
         if inner := [i for i in self.indices if i != last]:
             # Newer versions keep these only, older ones take the list for True.
             options["output_hidden_states"] = inner
-        given = []
-        hook = self.stack.register_forward_hook(lambda _, args, out: given.append(out))
-        try:
-            output = self.model(**options, return_dict=True)
-        finally:
-            hook.remove()
-        (states,) = given
+        output, states = self._run(options)
+        if inner and states.hidden_states is None:
+            # A process that unpickled the model lacks what transformers notes down, on
+            # what the class can record, when one is made.
+            kind, config = self._made_as
+            with torch.device("meta"):
+                kind(config)
+            output, states = self._run(options)
         if inner and len(states.hidden_states) != last + 1:
             raise ValueError(
                 f"{type(self.stack).__name__} gives {len(states.hidden_states)} hidden "
@@ -261,26 +277,38 @@ class HiddenStates(torch.nn.Module):
         if self.with_head:
             self.logits(output.logits)
 
+    def _run(self, options: dict[str, Any]) -> tuple[Any, Any]:
+        """What the model gives, and what the part with the hidden states does."""
+        given = []
+        hook = self.stack.register_forward_hook(lambda _, args, out: given.append(out))
+        try:
+            output = self.model(**options, return_dict=True)
+        finally:
+            hook.remove()
+        (states,) = given
+        return output, states
+
 
 @contextmanager
-def as_found(tokenizer: Any) -> Iterator[None]:
-    """Put a tokenizer's own truncation and padding back after its use."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        yield
-        return
-    truncation, padding = backend.truncation, backend.padding
+def without_new_hooks(model: torch.nn.Module) -> Iterator[None]:
+    """Take away the hooks that transformers puts into a model and leaves there.
+
+    They collect hidden states; a model that has them can be neither pickled nor sent
+    to another process.
+    """
+    flag = "_output_capturing_hooks_installed"
+    parts = list(model.modules())
+    before = [(set(part._forward_hooks), flag in vars(part)) for part in parts]
     try:
         yield
     finally:
-        if truncation is None:
-            backend.no_truncation()
-        else:
-            backend.enable_truncation(**truncation)
-        if padding is None:
-            backend.no_padding()
-        else:
-            backend.enable_padding(**padding)
+        for part, (hooks, has_flag) in zip(parts, before, strict=True):
+            for key, hook in list(part._forward_hooks.items()):
+                owner = getattr(hook, "__module__", None) or ""
+                if key not in hooks and owner.startswith("transformers."):
+                    del part._forward_hooks[key]
+            if not has_flag:
+                vars(part).pop(flag, None)
 
 
 def describe_tokenizer(tokenizer: Any) -> Any:
@@ -289,7 +317,8 @@ def describe_tokenizer(tokenizer: Any) -> Any:
     if backend is None:
         return tokenizer
     rules = json.loads(backend.to_str()) | {"truncation": None, "padding": None}
-    return [rules, tokenizer.special_tokens_map, tokenizer.model_max_length]
+    names = ("special_tokens_map", "model_max_length", "truncation_side")
+    return [type(tokenizer), rules, *(getattr(tokenizer, name) for name in names)]
 
 
 def encode(
@@ -301,9 +330,10 @@ def encode(
 
     def run(texts: Sequence, **options: Any) -> dict[str, list[list[int]]]:
         sides = map(list, zip(*texts, strict=True)) if pairs else [list(texts)]
-        return dict(
-            tokenizer(*sides, return_attention_mask=False, verbose=False, **options)
-        )
+        with as_found(tokenizer):
+            return dict(
+                tokenizer(*sides, return_attention_mask=False, verbose=False, **options)
+            )
 
     encodings = run(texts)
     too_long = [

@@ -8,16 +8,15 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
-import numpy as np
 from sklearn.utils._param_validation import Interval
 
 from sktransfer.feature_extraction._fingerprint import digest_files
+from sktransfer.feature_extraction._images import as_rgb
 from sktransfer.feature_extraction._torch import TorchFeatureExtractor
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="vision", needed_by="TimmFeatureExtractor")
 timm = import_optional("timm", extra="vision", needed_by="TimmFeatureExtractor")
-Image = import_optional("PIL.Image", extra="vision", needed_by="TimmFeatureExtractor")
 
 
 class TimmFeatureExtractor(TorchFeatureExtractor):
@@ -96,8 +95,7 @@ class TimmFeatureExtractor(TorchFeatureExtractor):
 
     Examples
     --------
-    >>> import numpy as np
-    >>> from sktransfer.feature_extraction import TimmFeatureExtractor
+    >>>     >>> from sktransfer.feature_extraction import TimmFeatureExtractor
     >>> images = np.zeros((4, 32, 32, 3), dtype=np.uint8)
     >>> extractor = TimmFeatureExtractor("test_resnet", pretrained=False)
     >>> extractor.transform(images).shape
@@ -162,7 +160,7 @@ class TimmFeatureExtractor(TorchFeatureExtractor):
         wanted = {} if size is None else {"input_size": (3, size, size)}
         config = timm.data.resolve_data_config(wanted, model=self._load_module())
         transform = timm.data.create_transform(**config, is_training=False)
-        return lambda image: transform(_as_rgb(image))
+        return lambda image: transform(as_rgb(image))
 
     @property
     def source_head(self) -> str:
@@ -269,27 +267,3 @@ class _Heads(torch.nn.Module):
 
     def forward(self, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         return logits
-
-
-def _as_rgb(image: Any) -> Image.Image:
-    """A PIL image in RGB of a PIL image, a path or an array."""
-    if isinstance(image, (str, os.PathLike)):
-        with Image.open(image) as opened:
-            return _as_rgb(opened)
-    if not isinstance(image, Image.Image):
-        array = np.asarray(image)
-        if array.ndim == 3 and array.shape[2] == 1:
-            array = array[:, :, 0]
-        is_image = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))
-        if array.dtype != np.uint8 or not is_image:
-            raise ValueError(
-                "an image must be a PIL image, a file path, or an array of type uint8 "
-                "and shape (height, width) or (height, width, channels) with 1, 3 or 4 "
-                f"channels. Got type {array.dtype} and shape {array.shape}"
-            )
-        image = Image.fromarray(array)
-    if image.mode[0] in "IF":  # PIL would cut off what is above 255
-        raise ValueError(
-            f"an image must have 8 bits a channel. Got one of mode {image.mode!r}"
-        )
-    return image.convert("RGB")

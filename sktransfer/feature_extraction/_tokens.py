@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from sktransfer.utils._exclusive import exclusive
 
 
 def flatten_tokens(features: Any, labels: Sequence | None = None) -> Any:
@@ -92,6 +95,12 @@ def flatten_labels(sentences: Sequence, labels: Sequence) -> np.ndarray:
             f"{len(labels)} sequences of labels."
         )
     for i, (words, own) in enumerate(zip(sentences, labels, strict=True)):
+        if isinstance(words, str):
+            raise ValueError(
+                "Where every word has a label, a sentence must be a sequence of words "
+                f"(str), such as ['good', 'film']. Got the text {words!r} for sentence "
+                f"{i}: split it into the words that the labels are of."
+            )
         if isinstance(own, str) or not hasattr(own, "__len__"):
             raise ValueError(
                 "The labels of a sentence must be a sequence with one label a word. "
@@ -180,6 +189,28 @@ def check_texts(samples: Sequence, *, as_words: bool) -> list:
             raise TypeError(f"X must hold {wanted}. Got {sample!r} for sample {i}.")
         texts.append(text)
     return texts
+
+
+@contextmanager
+def as_found(tokenizer: Any) -> Iterator[None]:
+    """Keep a tokenizer to this thread, and put back its truncation and padding."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        yield
+        return
+    with exclusive([backend]):
+        truncation, padding = backend.truncation, backend.padding
+        try:
+            yield
+        finally:
+            if truncation is None:
+                backend.no_truncation()
+            else:
+                backend.enable_truncation(**truncation)
+            if padding is None:
+                backend.no_padding()
+            else:
+                backend.enable_padding(**padding)
 
 
 class Windows(NamedTuple):
@@ -286,14 +317,15 @@ def _encode(tokenizer: Any, sentences: list[list[str]], limit: int | None) -> Wi
         options = {"truncation": True, "max_length": limit, "stride": stride}
     if _minds_spaces(tokenizer):
         sentences = [[f" {word}" for word in words] for words in sentences]
-    encodings = tokenizer(
-        sentences,
-        is_split_into_words=True,
-        return_overflowing_tokens=limit is not None,
-        return_attention_mask=False,
-        verbose=False,
-        **options,
-    )
+    with as_found(tokenizer):
+        encodings = tokenizer(
+            sentences,
+            is_split_into_words=True,
+            return_overflowing_tokens=limit is not None,
+            return_attention_mask=False,
+            verbose=False,
+            **options,
+        )
     n_windows = len(encodings["input_ids"])
     sentence_of = encodings.pop("overflow_to_sample_mapping", range(n_windows))
     # The window before is the next one where the tokenizer begins at the end.

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from importlib import import_module
+from contextlib import nullcontext, suppress
 from itertools import chain
 from numbers import Integral
 from typing import Any
@@ -29,9 +27,16 @@ from sktransfer.feature_extraction._batches import (
     to_device,
     write,
 )
-from sktransfer.feature_extraction._fingerprint import is_importable
+from sktransfer.feature_extraction._code import is_importable
+from sktransfer.feature_extraction._factory import (
+    digest_made,
+    digest_module,
+    import_factory,
+)
+from sktransfer.feature_extraction._in_use import in_use, parts_of
 from sktransfer.feature_extraction._layers import Layers, pool, run_with_taps, softmax
 from sktransfer.feature_extraction._weights import check_weights
+from sktransfer.utils._exclusive import exclusive
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
@@ -50,7 +55,7 @@ class TorchFeatureExtractor(BaseExtractor):
         :func:`functools.partial` called without arguments. It is made at the first
         use and stays out of clones and pickles. A module itself is cloned and pickled
         with its weights; where it is used, it is left as it was found: weights,
-        device, training mode and gradients.
+        device, training mode and gradients. Threads may share it: they take turns.
 
     layer : str, list of str or None, default=None
         The layers that give the features:
@@ -125,9 +130,8 @@ class TorchFeatureExtractor(BaseExtractor):
     Integers (token indices, images in uint8) are left alone.
 
     In :meth:`fingerprint`, an import name and a factory that can be imported count by
-    name and arguments, so let those tell the weights. Modules, and what lambdas and
-    functions of a notebook make, count by class, ``repr`` and state dict: a setting
-    that shows in none of them goes unseen.
+    their code and arguments, so let those tell the weights. Modules, and what lambdas
+    and functions of a notebook make, count by class, tensors, hooks and attributes.
 
     Examples
     --------
@@ -235,7 +239,7 @@ class TorchFeatureExtractor(BaseExtractor):
         module = self._load_module()
         layers = Layers(module, self.layer, self.source_head)
         batches = self._batches(X, n_samples, module, device)
-        with _in_use(module, device, put_back=module is self.module):
+        with in_use(module, device, put_back=module is self.module):
             return self._run_batches(
                 module, batches, n_samples, layers, device, source_proba
             )
@@ -282,7 +286,7 @@ class TorchFeatureExtractor(BaseExtractor):
         """Make the module that `module` names or makes."""
         factory = self.module
         if isinstance(factory, str):
-            factory = _import_factory(factory)
+            factory = import_factory(factory)
         module = factory()
         if not isinstance(module, torch.nn.Module):
             raise TypeError(
@@ -398,7 +402,9 @@ class TorchFeatureExtractor(BaseExtractor):
         precision = nullcontext()
         if self.dtype in ("bfloat16", "float16"):
             precision = torch.autocast(device.type, dtype=getattr(torch, self.dtype))
-        recording = nullcontext() if gradients else torch.inference_mode()
+        # Not inference_mode, which is no faster here: what a module keeps of this pass
+        # could never be trained with.
+        recording = nullcontext() if gradients else torch.no_grad()
         try:
             with recording, precision:
                 return run_with_taps(
@@ -416,15 +422,17 @@ class TorchFeatureExtractor(BaseExtractor):
         """The module, made at the first call."""
         if isinstance(self.module, torch.nn.Module):
             return self._in_dtype(self.module)
-        cache, source = self._cache(), (self.module, self.dtype)
-        if "module" not in cache or cache["module"][0] != source:
-            cache.pop("module", None)  # make room for the new one
-            module = self._make_module()
-            module = module.float() if self.dtype == "float32" else module
-            if "weights" in cache:
-                cache["weights"] = check_weights(module, cache["weights"], self)
-            cache["module"] = source, module
-        return cache["module"][1]
+        # Networks are made one at a time: they draw from the one random state of torch.
+        with exclusive([self, torch.default_generator]):
+            cache, source = self._cache(), (self.module, self.dtype)
+            if "module" not in cache or cache["module"][0] != source:
+                cache.pop("module", None)  # make room for the new one
+                module = self._make_module()
+                module = module.float() if self.dtype == "float32" else module
+                if "weights" in cache:
+                    cache["weights"] = check_weights(module, cache["weights"], self)
+                cache["module"] = source, module
+            return cache["module"][1]
 
     def _in_dtype(self, module: torch.nn.Module) -> torch.nn.Module:
         """A module handed in, or a copy of it where `dtype` converts its weights."""
@@ -432,7 +440,9 @@ class TorchFeatureExtractor(BaseExtractor):
             t.is_floating_point() and t.dtype != torch.float32
             for t in chain(module.parameters(), module.buffers())
         ):
-            module = copy.deepcopy(module).float()
+            with exclusive(parts_of(module)):
+                module = copy.deepcopy(module)
+            module.float()
         return module
 
     def _find_device(self) -> torch.device:
@@ -462,38 +472,22 @@ class TorchFeatureExtractor(BaseExtractor):
     def _fingerprint_params(self) -> dict[str, Any]:
         params = super()._fingerprint_params()
         factory = getattr(self.module, "func", self.module)  # that of a partial
-        if not isinstance(factory, str) and not is_importable(factory):
+        if isinstance(factory, torch.nn.Module):
+            params["module"] = digest_module(factory)
+        elif isinstance(factory, str):
+            with suppress(ValueError):  # the extraction will say what is wrong
+                params["module"] = factory, import_factory(factory)
+        elif not is_importable(factory):
             # No name that holds elsewhere: the weights themselves have to tell.
-            params["module"] = self._load_module()
+            params["module"] = digest_made(self._load_module(), self._cache())
         return params
 
+    def __sklearn_clone__(self) -> TorchFeatureExtractor:
+        shared = isinstance(self.module, torch.nn.Module)
+        with exclusive(parts_of(self.module) if shared else ()):
+            return super().__sklearn_clone__()
+
     def __getstate__(self) -> dict[str, Any]:
-        derived = {k: v for k, v in self._cache().items() if k != "module"}
-        return {**super().__getstate__(), "_derived": derived}  # no weights
-
-
-def _import_factory(name: str) -> Callable[[], torch.nn.Module]:
-    module, _, path = name.partition(":")
-    try:
-        return operator.attrgetter(path)(import_module(module))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            "The 'module' parameter of TorchFeatureExtractor must be, where it is a "
-            f"str, an import name 'package.module:factory'. Got {name!r} instead "
-            f"({type(error).__name__}: {error})."
-        ) from error
-
-
-@contextmanager
-def _in_use(module: torch.nn.Module, device: torch.device, *, put_back: bool):
-    """Have the module in evaluation mode on the device, then leave it as it was."""
-    home = next((t.device for t in chain(module.parameters(), module.buffers())), None)
-    modes = [(submodule, submodule.training) for submodule in module.modules()]
-    try:
-        module.to(device).eval()
-        yield
-    finally:
-        for submodule, training in modes:
-            submodule.training = training
-        if put_back and home is not None:
-            module.to(home)
+        weights = {"module", "digest of the module"}
+        derived = {k: v for k, v in self._cache().items() if k not in weights}
+        return {**super().__getstate__(), "_derived": derived}

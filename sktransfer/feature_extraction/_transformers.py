@@ -18,12 +18,13 @@ from sktransfer.feature_extraction._base import (
     check_samples,
     read_samples,
 )
+from sktransfer.feature_extraction._factory import digest_module
 from sktransfer.feature_extraction._fingerprint import digest_files
+from sktransfer.feature_extraction._in_use import in_use
 from sktransfer.feature_extraction._language_models import (
     HiddenStates,
     Source,
     TokenBatch,
-    as_found,
     describe_tokenizer,
     encode,
     has_classifier,
@@ -32,6 +33,7 @@ from sktransfer.feature_extraction._language_models import (
     stack_of,
     torch,
     transformers,
+    without_new_hooks,
 )
 from sktransfer.feature_extraction._layers import Layers
 from sktransfer.feature_extraction._tokens import (
@@ -39,7 +41,8 @@ from sktransfer.feature_extraction._tokens import (
     make_windows,
     split_tokens,
 )
-from sktransfer.feature_extraction._torch import TorchFeatureExtractor, _in_use
+from sktransfer.feature_extraction._torch import TorchFeatureExtractor
+from sktransfer.utils._exclusive import exclusive
 
 _SINGLE_LABEL = (None, "single_label_classification")
 
@@ -221,7 +224,7 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
             self._check_source_proba()
         texts = self._read(X)
         device = self._find_device()
-        model, tokenizer = self._load_module(), self._load_tokenizer()
+        model = self._load_module()
         states, layers = self._find_states(model, with_head=source_proba)
         if self.gives_tokens:
             n_rows = sum(map(len, texts))
@@ -233,7 +236,7 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
             n_rows = len(places)
             batches = self._text_batches(list(places), model, device)
         put_back = isinstance(self.model, torch.nn.Module)
-        with as_found(tokenizer), _in_use(states, device, put_back=put_back):
+        with in_use(states, device, put_back=put_back), without_new_hooks(model):
             extraction = self._run_batches(
                 states, batches, n_rows, layers, device, source_proba
             )
@@ -293,8 +296,7 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
     def _batches(
         self, X: Any, n_samples: int, module: torch.nn.Module, device: torch.device
     ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-        with as_found(self._load_tokenizer()):
-            yield from self._text_batches(self._read(X), module, device)
+        return self._text_batches(self._read(X), module, device)
 
     def _find_states(
         self, model: torch.nn.Module, *, with_head: bool
@@ -422,10 +424,11 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
         if callable(given):
             return given
         name = self.module[0] if given is None else os.fspath(given)
-        cache, source = self._cache(), (name, self.revision)
-        if cache.get("tokenizer", (None,))[0] != source:
-            cache["tokenizer"] = source, Source.find(*source).load_tokenizer()
-        return cache["tokenizer"][1]
+        with exclusive([self]):
+            cache, source = self._cache(), (name, self.revision)
+            if cache.get("tokenizer", (None,))[0] != source:
+                cache["tokenizer"] = source, Source.find(*source).load_tokenizer()
+            return cache["tokenizer"][1]
 
     def _padding(self, model: torch.nn.Module) -> int:
         """The token to pad with, which the attention mask hides."""
@@ -479,8 +482,7 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
                     digest_files(path) if Path(path).is_dir() else os.fspath(path)
                 )
         if isinstance(self.model, torch.nn.Module):
-            config = self.model.config.to_dict()
-            params["model"] = self.model, {**config, "_name_or_path": None}
+            params["model"] = digest_module(self.model)
         if callable(self.tokenizer):
             params["tokenizer"] = describe_tokenizer(self.tokenizer)
         return params

@@ -106,9 +106,9 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     scale of the features, and stops after 11 iterations.
 
     Where few samples are fitted exactly (n < D with repeated samples, say) the evidence
-    can rise for ever as the noise vanishes, slowly, beyond an interior maximum. Then that
-    maximum is taken, or, where there is none, the value at t = 1e-8 times the smallest
-    eigenvalue, with a warning.
+    can rise for ever, slowly, as the noise vanishes. Then its interior maximum is taken,
+    or, where there is none, the value at t = 1e-8 times the smallest eigenvalue, with a
+    warning.
 
     The standard error is the jackknife's, std(psi) / sqrt(n) with
 
@@ -116,8 +116,8 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
               - \frac{\beta_k e_{ik}^2}{1 - h_{ik}}\Big]
 
     averaged over targets k, e the error and h the leverage of sample i: log p(y_i | the
-    other samples). It holds for this number of samples: LogME per sample grows with n at
-    a model-specific rate.
+    other samples). It holds for this number of samples: LogME per sample grows with n
+    at a model-specific rate.
 
     The cost is one product F^T F (or F F^T for n < D) and one symmetric
     eigendecomposition, however many targets there are.

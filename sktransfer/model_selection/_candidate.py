@@ -11,24 +11,22 @@ from typing import Any
 import joblib
 import numpy as np
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
-from sktransfer._version import __version__
-from sktransfer.feature_extraction import BaseExtractor, Extraction
+from sktransfer.feature_extraction import Extraction
 from sktransfer.feature_extraction._extract import (
-    extract,
     extractors_within,
     feature_steps,
     source_proba_problem,
 )
-from sktransfer.feature_extraction._fingerprint import digest
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.metrics import Metric
 from sktransfer.metrics._registry import METRICS
 from sktransfer.metrics._scorer import measure, share
 from sktransfer.metrics._shared import LabelledFeatures
+from sktransfer.model_selection._cache import fit_and_extract
 from sktransfer.model_selection._warnings import collect_warnings
 from sktransfer.utils._array_api import get_namespace, to_numpy
 
@@ -163,16 +161,12 @@ def _extract_and_score(
     digests: tuple[str, ...],
 ) -> list[Row]:
     start = time.perf_counter()
-    run, key = _fit_and_extract, None
     wanted = measurement.wants_source_proba
     try:
-        # Fitting, and loading weights for the key, is done to a clone.
-        extractor = clone(extractor)
-        if digests:
-            run = memory.cache(run, ignore=["extractor", "X", "y"])
-            key = cache_key(extractor, *digests)
         wanted = wanted and source_proba_problem(extractor) is None
-        fitted, extraction, seconds = run(extractor, X, y, wanted, key)
+        fitted, extraction, seconds = fit_and_extract(
+            name, extractor, X, y, wanted, memory, digests
+        )
         _check_extraction(extraction, measurement.n_samples)
     except Exception as error:
         if measurement.error_score == "raise":
@@ -213,29 +207,6 @@ def better(rows: list[Row], metric: str, best_score: float | None) -> Row | None
         if score is not None and (best_score is None or score > best_score):
             leader, best_score = row, score
     return leader
-
-
-def cache_key(extractor: BaseEstimator, X_digest: str, y_digest: str) -> str:
-    """Name what an extractor gives for the data, the same in every process.
-
-    The target counts only where it is read: an extractor learns nothing from it.
-    """
-    steps = feature_steps(extractor)
-    stateless = all(isinstance(step, BaseExtractor) for step in steps)
-    parts = [
-        step.fingerprint() if isinstance(step, BaseExtractor) else digest(clone(step))
-        for step in steps
-    ]
-    return digest([__version__, parts, X_digest, "" if stateless else y_digest])
-
-
-def _fit_and_extract(
-    extractor: Any, X: Any, y: Any, source_proba: bool, key: str | None
-) -> tuple[Any, Extraction, float]:
-    """Fit and extract; `key` is what the result is kept under."""
-    start = time.perf_counter()
-    extraction = extract(extractor, X, y, source_proba=source_proba, fit=True)
-    return extractor, extraction, time.perf_counter() - start
 
 
 def _check_extraction(extraction: Extraction, n_samples: int) -> None:

@@ -27,13 +27,13 @@ from sklearn.utils.validation import (
 )
 
 from sktransfer.feature_extraction._extract import gives_tokens
-from sktransfer.feature_extraction._fingerprint import digest, digest_samples
 from sktransfer.feature_extraction._tokens import (
     flatten_labels,
     flatten_tokens,
 )
 from sktransfer.metrics import get_scorer
 from sktransfer.model_selection._best_model import BestModelMixin
+from sktransfer.model_selection._cache import digest_data
 from sktransfer.model_selection._candidate import (
     Measurement,
     Row,
@@ -333,7 +333,7 @@ class ModelSelector(
     ) -> Iterator[list[Row]]:
         """Rows of each extractor, in order, as they become ready."""
         memory = check_memory(self.memory)
-        digests = () if memory.location is None else (digest_samples(X), digest(y))
+        digests = digest_data(X, y, memory)
         contexts = [root.subcontext(task_name=name) for name, _ in self.extractors]
         begun: set[str] = set()
         best: Row | None = None

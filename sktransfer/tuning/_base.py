@@ -20,7 +20,6 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.feature_extraction._base import check_samples
-from sktransfer.feature_extraction._fingerprint import digest_samples
 from sktransfer.tuning._backbone import Backbone, as_extractor, take
 from sktransfer.tuning._checkpoint import Checkpoint
 from sktransfer.tuning._net import Batch, Batches, Samples, TunedModule, TuningNet
@@ -182,7 +181,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             return None
         params = self.get_params(deep=False)
         own = {k: v for k, v in params.items() if k not in _NOT_IN_CHECKPOINT}
-        return Checkpoint(self.checkpoint_dir, [type(self), own, digest_samples(X), y])
+        return Checkpoint(self.checkpoint_dir, [type(self), own, y], X)
 
     def _split(
         self, n_samples: int, codes: torch.Tensor | None, seed: int

@@ -14,7 +14,11 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from sktransfer.feature_extraction import BaseExtractor
-from sktransfer.feature_extraction._fingerprint import digest
+from sktransfer.feature_extraction._fingerprint import (
+    UndigestibleError,
+    digest,
+    digest_samples,
+)
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.tuning._net import TuningNet
 from sktransfer.utils._optional import import_optional
@@ -44,7 +48,8 @@ class Checkpoint:
     folder : str or path
         Made where it is not there.
     identity : object
-        What tells this training from all others in the folder.
+        What tells this training from all others in the folder, besides its samples.
+    X : raw samples
 
     Attributes
     ----------
@@ -56,10 +61,20 @@ class Checkpoint:
     ------
     ValueError
         If the file is there, but damaged.
+    TypeError
+        If something in the training cannot be told by its content.
     """
 
-    def __init__(self, folder: str | os.PathLike, identity: Any):
-        self.path = Path(folder) / f"{digest(_describe(identity))[:32]}.pt"
+    def __init__(self, folder: str | os.PathLike, identity: Any, X: Any):
+        try:
+            own = digest([_describe(identity), _digest_samples(X)])
+        except UndigestibleError as error:
+            raise TypeError(
+                "The 'checkpoint_dir' parameter needs a training that can be told from "
+                f"others by its content. {error} Replace it, or leave 'checkpoint_dir' "
+                "out."
+            ) from error
+        self.path = Path(folder) / f"{own[:32]}.pt"
         self.state = None
         if self.path.exists():
             with self.path.open("rb") as file, self._blaming_damage():
@@ -130,6 +145,15 @@ def _restore_best_score(callback: Any, history: list[dict]) -> None:
     if values and callback.lower_is_better is not None:
         pick = min if callback.lower_is_better else max
         callback.best_score_ = pick(values)
+
+
+def _digest_samples(X: Any) -> str:
+    try:
+        return digest_samples(X)
+    except UndigestibleError:
+        # A data set that augments at random gives other samples each time, and it is
+        # the same training all the same.
+        return digest(X)
 
 
 def _describe(value: Any) -> Any:

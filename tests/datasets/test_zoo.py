@@ -131,6 +131,31 @@ def test_extractor_gives_the_input_of_the_head(name, images):
     )
 
 
+def test_pil_images_and_paths_give_the_features_of_their_arrays(images, tmp_path):
+    Image = pytest.importorskip("PIL.Image")
+    ((_, extractor),) = load_zoo("plain-emoji")
+    expected = extractor.transform(images)
+    pictures = [Image.fromarray(image) for image in images]
+    paths = [tmp_path / f"{i}.png" for i in range(len(images))]
+    for picture, path in zip(pictures, paths, strict=True):
+        picture.save(path)
+    for X in (pictures, paths, [str(path) for path in paths], list(images)):
+        np.testing.assert_allclose(extractor.transform(X), expected, atol=1e-5)
+    large = [picture.resize((64, 64), resample=0) for picture in pictures]
+    near = extractor.transform(large)
+    assert np.corrcoef(near.ravel(), expected.ravel())[0, 1] > 0.9
+    wide = [Image.new("L", (200, 40)), Image.new("RGBA", (10, 90))]
+    assert extractor.transform(wide).shape == (2, 64)
+
+
+def test_what_is_no_image_is_named(images, tmp_path):
+    ((_, extractor),) = load_zoo("plain-emoji")
+    with pytest.raises(ValueError, match="sample 0 .*FileNotFoundError"):
+        extractor.transform([tmp_path / "nowhere.png"])
+    with pytest.raises(ValueError, match="sample 0: .*arrays of shape .*type int"):
+        extractor.transform([1, 2])
+
+
 def test_features_are_repeatable(images):
     pytest.importorskip("torch")
     ((_, extractor),) = load_zoo("residual-alphabets", device="cpu")

@@ -10,7 +10,7 @@ import pytest
 from sklearn.preprocessing import FunctionTransformer
 
 from sktransfer.feature_extraction import flatten_tokens
-from sktransfer.feature_extraction._tokens import split_tokens
+from sktransfer.feature_extraction._tokens import flatten_labels, split_tokens
 
 SENTENCES = [
     ["the", "film", "is", "unbelievably", "bad"],
@@ -64,6 +64,10 @@ class TestFlatten:
     def test_labels_that_do_not_fit(self, labels, match):
         with pytest.raises(ValueError, match=match):
             flatten_tokens(self.features, labels)
+
+    def test_sentences_that_are_texts_are_not_counted_by_letters(self):
+        with pytest.raises(ValueError, match="Got the text 'good film' for sentence 1"):
+            flatten_labels([["bad"], "good film"], [["O"], ["O", "O"]])
 
     @pytest.mark.parametrize("features", [[np.ones((2, 3)), np.ones((2, 4))], [[1.0]]])
     def test_features_that_do_not_fit(self, features):

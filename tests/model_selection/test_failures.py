@@ -9,7 +9,7 @@ import pytest
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer
+from sklearn.preprocessing import KBinsDiscretizer
 from sklearn.utils import get_tags
 
 from sktransfer.exceptions import CandidateFailedWarning
@@ -150,18 +150,6 @@ def test_candidates_that_are_no_transformers(wine):
         assert "sparse features, but metrics need dense ones" in errors[4]
         assert "TruncatedSVD" in errors[4]
         assert selector.best_name_ == "two"
-
-
-def test_one_that_cannot_be_named_in_the_cache(wine, tmp_path):
-    # Nothing that could be pickled tells what the function does.
-    lock = (i for i in range(3))
-    candidates = [
-        ("two", PCA(2)),
-        ("generator", FunctionTransformer(lambda X: X * next(lock))),
-    ]
-    with pytest.warns(CandidateFailedWarning, match="generator: TypeError"):
-        selector = ModelSelector(candidates, memory=str(tmp_path)).fit(*wine)
-    assert selector.ranking_ == ["two", "generator"]
 
 
 def test_warnings_name_the_candidate(wine):

@@ -238,6 +238,75 @@ def test_every_training_has_a_file_of_its_own(make_extractor, data, tmp_path):
     assert n_files == [1, 1, 2, 3, 4, 5, 6, 7]
 
 
+def load(path):
+    return np.load(path)
+
+
+class Files:
+    """A data set that reads a file a sample, with or without noise on it."""
+
+    def __init__(self, folder, n, noise=0.0):
+        self.folder, self.n, self.noise = folder, n, noise
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, i):
+        x = np.load(Path(self.folder) / f"{i}.npy")
+        return x + self.noise * np.random.default_rng().normal(size=x.shape)
+
+
+@pytest.mark.parametrize("kind", ["paths", "data set"])
+def test_files_that_change_are_another_training(make_extractor, data, tmp_path, kind):
+    X, y = data
+    paths = [tmp_path / f"{i}.npy" for i in range(len(X))]
+    for path, x in zip(paths, X, strict=True):
+        np.save(path, x)
+    extractor = make_extractor(0)
+    samples = Files(str(tmp_path), len(X))
+    if kind == "paths":
+        samples = [str(path) for path in paths]
+        extractor.set_params(preprocess=load)
+    folder = tmp_path / "checkpoints"
+    model = FineTuneClassifier(extractor, checkpoint_dir=folder, **OPTIONS)
+    model.fit(samples, y)
+    model.fit(samples, y)
+    assert len(list(folder.iterdir())) == 1
+    for path in paths[:40]:
+        np.save(path, np.zeros(6, dtype=np.float32))
+        os.utime(path, ns=(1, 1))
+    model.fit(samples, y)
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_data_set_that_augments_at_random_goes_on(make_extractor, data, tmp_path):
+    X, y = data
+    for i, x in enumerate(X):
+        np.save(tmp_path / f"{i}.npy", x)
+    samples = Files(str(tmp_path), len(X), noise=0.1)
+    folder = tmp_path / "checkpoints"
+    for _ in range(2):
+        FineTuneClassifier(make_extractor(0), checkpoint_dir=folder, **OPTIONS).fit(
+            samples, y
+        )
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_what_cannot_be_told_by_content_is_said_before_training(
+    make_extractor, data, tmp_path
+):
+    noise = (i for i in range(100))
+    model = FineTuneClassifier(
+        make_extractor(0),
+        augment=lambda batch: batch + next(noise),
+        checkpoint_dir=tmp_path,
+        **OPTIONS,
+    )
+    with pytest.raises(TypeError, match="'checkpoint_dir' parameter needs a training"):
+        model.fit(*data)
+    assert next(noise) == 0
+
+
 def test_drawn_seeds_are_kept(make_extractor, data, tmp_path, weights):
     options = {**OPTIONS, "random_state": None}
     model = FineTuneClassifier(make_extractor(0), checkpoint_dir=tmp_path, **options)
