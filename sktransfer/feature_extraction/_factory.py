@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from sktransfer.feature_extraction._fingerprint import digest
-from sktransfer.feature_extraction._in_use import parts_of
+from sktransfer.feature_extraction._in_use import parts_of, tensors_of
 from sktransfer.utils._exclusive import exclusive
 from sktransfer.utils._optional import import_optional
 
@@ -40,7 +40,7 @@ def digest_made(module: torch.nn.Module, cache: dict[str, Any]) -> str:
     Use may leave traces in its attributes, but the same factory will make it without.
     New weights count: those that are changed in place tell by their versions.
     """
-    tensors = [part for part in parts_of(module) if isinstance(part, torch.Tensor)]
+    tensors = tensors_of(list(module.modules()))
     versions = [None if t.is_inference() else (id(t), t._version) for t in tensors]
     known, seen, found = cache.get("digest of the module", (None, None, None))
     if known is not module or seen != versions:

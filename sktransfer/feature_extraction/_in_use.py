@@ -13,7 +13,19 @@ torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor
 
 def parts_of(module: torch.nn.Module) -> list:
     """All that other modules may share with a module: submodules and tensors."""
-    return [*module.modules(), *module.parameters(), *module.buffers()]
+    submodules = list(module.modules())
+    return submodules + tensors_of(submodules)
+
+
+def tensors_of(submodules: list[torch.nn.Module]) -> list[torch.Tensor]:
+    """Parameters and buffers, from one walk over all submodules."""
+    own = [
+        tensor
+        for part in submodules
+        for tensors in (part._parameters, part._buffers)
+        for tensor in tensors.values()
+    ]
+    return [tensor for tensor in own if tensor is not None]
 
 
 @contextmanager
@@ -36,16 +48,16 @@ def in_use(
     ValueError
         If the module has no weights yet.
     """
-    parts = parts_of(module)
-    with exclusive(parts):
-        tensors = [part for part in parts if isinstance(part, torch.Tensor)]
+    submodules = list(module.modules())
+    tensors = tensors_of(submodules)
+    with exclusive(submodules + tensors):
         if any(tensor.is_meta for tensor in tensors):
             raise ValueError(
                 f"{type(module).__name__} has tensors on the device 'meta', which "
                 "hold no values. Load its weights before extracting features."
             )
         home = tensors[0].device if tensors else None
-        modes = [(part, part.training) for part in module.modules()]
+        modes = [(part, part.training) for part in submodules]
         try:
             module.to(device)
             for part, _ in modes:

@@ -95,7 +95,8 @@ class TimmFeatureExtractor(TorchFeatureExtractor):
 
     Examples
     --------
-    >>>     >>> from sktransfer.feature_extraction import TimmFeatureExtractor
+    >>> import numpy as np
+    >>> from sktransfer.feature_extraction import TimmFeatureExtractor
     >>> images = np.zeros((4, 32, 32, 3), dtype=np.uint8)
     >>> extractor = TimmFeatureExtractor("test_resnet", pretrained=False)
     >>> extractor.transform(images).shape
