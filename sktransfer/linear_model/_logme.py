@@ -105,10 +105,10 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     included. It also adds 1e-5 to denominators, which makes the score depend on the
     scale of the features, and stops after 11 iterations.
 
-    Where few samples are fitted exactly (n < D with repeated samples, say) the evidence
-    can rise for ever, slowly, as the noise vanishes. Then its interior maximum is taken,
-    or, where there is none, the value at t = 1e-8 times the smallest eigenvalue, with a
-    warning.
+    Where few samples are fitted exactly (n < D with repeated samples, say), the
+    evidence can rise for ever, slowly, as the noise vanishes. Then its interior maximum
+    is taken, or, where there is none, the value at t = 1e-8 times the smallest
+    eigenvalue, with a warning.
 
     The standard error is the jackknife's, std(psi) / sqrt(n) with
 
@@ -137,7 +137,7 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     >>> y = (y - y.mean()) / y.std()
     >>> model = LogME(std_error=True).fit(X, y)
     >>> print(f"{model.logme_:.4f} +- {model.std_error_:.4f}")
-    -1.0990 +- 0.0303
+    -1.0990 +- 0.0308
     >>> mean, std = model.predict(X[:3], return_std=True)
     """
 

@@ -50,6 +50,8 @@ class Row:
         Of LogME.
     influence : ndarray of shape (n_samples,) or None
         psi, of which `std_error` is made.
+    resolution : float
+        Differences of LogME up to this are rounding of the features: sqrt(eps) / 3.
     n_features : int
         0 if the extraction failed.
     extract_time, score_time : float
@@ -66,6 +68,7 @@ class Row:
     logme: Any = None
     std_error: float = np.nan
     influence: np.ndarray | None = None
+    resolution: float = 0.0
     n_features: int = 0
     extract_time: float = np.nan
     score_time: float = np.nan
@@ -288,6 +291,9 @@ def _fit_logme(row: Row, features: Any, y: Any, task: str) -> None:
     row.logme = model(std_error=True).fit(features, y)
     row.std_error = row.logme.std_error_
     row.influence = to_numpy(row.logme.influence_)
+    xp, _ = get_namespace(features=features)
+    if xp.isdtype(features.dtype, "real floating"):
+        row.resolution = float(xp.finfo(features.dtype).eps) ** 0.5 / 3
 
 
 def _restrict(fitted: Any, layer: str) -> Any:

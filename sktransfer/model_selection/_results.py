@@ -71,7 +71,8 @@ def probability_better(rows: list[Row]) -> np.ndarray:
     """Probability that the LogME of row i is larger than that of row j.
 
     Phi((LogME_i - LogME_j) / stderr), with the standard error of the difference from
-    the paired influences: both models have seen the same samples.
+    the paired influences: both models have seen the same samples. Differences within
+    the rounding of the features, 1e-4 nats for float32 and 5e-9 for float64, are ties.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ def probability_better(rows: list[Row]) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_rows, n_rows)
-        0.5 on the diagonal, NaN where a row has no LogME.
+        0.5 on the diagonal and for ties, NaN where a row has no LogME.
     """
     n_rows = len(rows)
     probability = np.full((n_rows, n_rows), np.nan)
@@ -89,6 +90,7 @@ def probability_better(rows: list[Row]) -> np.ndarray:
         return probability
     scores = np.array([rows[i].logme.logme_ for i in measured])
     influence = np.stack([rows[i].influence for i in measured])
+    resolution = np.array([rows[i].resolution for i in measured])
     for a, i in enumerate(measured):
         std_error = np.std(influence - influence[a], axis=1)
         std_error /= np.sqrt(influence.shape[1])
@@ -96,7 +98,8 @@ def probability_better(rows: list[Row]) -> np.ndarray:
             difference = scores[a] - scores
             z = difference / std_error
         # Copies of one network differ by rounding, in score and influence alike.
-        same = (np.abs(difference) < 1e-12) | (scores == scores[a])
+        rounding = np.maximum(resolution, resolution[a])
+        same = (np.abs(difference) <= rounding) | (scores == scores[a])
         z = np.where(same, 0.0, np.where(np.isinf(difference), difference, z))
         probability[i, measured] = ndtr(z)
     return probability

@@ -53,6 +53,26 @@ def test_copies_that_differ_by_rounding(wine):
     assert (P < 1).all()
 
 
+def test_copies_in_single_precision_are_tied():
+    """Features against three times the same had P = 2e-6."""
+    pixels, y = load_digits(return_X_y=True)
+    weights = np.random.default_rng(0).normal(size=(64, 100)) / 16
+    X = np.maximum(pixels @ weights, 0).astype(np.float32)
+    candidates = [
+        ("as it is", FunctionTransformer()),
+        ("three times", FunctionTransformer(lambda X: 3 * X)),
+        ("double", FunctionTransformer(lambda X: X.astype(np.float64) / 7)),
+        (
+            "rotated",
+            FunctionTransformer(lambda X: X @ np.linalg.qr(weights.T @ weights)[0]),
+        ),
+        ("another", FunctionTransformer(lambda X: X[:, :50])),
+    ]
+    P = ModelSelector(candidates).fit(X, y).probability_better_
+    np.testing.assert_array_equal(P[:4, :4], 0.5)
+    assert (P[:4, 4] > 0.99).all()
+
+
 @pytest.mark.parametrize("task", ["regression", "multilabel"])
 def test_of_other_tasks(task, wine):
     X, y = wine
