@@ -9,6 +9,7 @@ __all__ = [
     "ConvergenceWarning",
     "FitFailedWarning",
     "NotFittedError",
+    "RoundingWarning",
     "UnboundedEvidenceWarning",
 ]
 
@@ -24,3 +25,7 @@ class UnboundedEvidenceWarning(UserWarning):
     target has leaked into them. With hardly more, repeated samples are the usual
     reason, and the evidence is taken at a stated bound.
     """
+
+
+class RoundingWarning(UserWarning):
+    """Features are so nearly collinear that rounding makes a score uncertain."""

@@ -13,14 +13,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sktransfer.exceptions import UnboundedEvidenceWarning
+from sktransfer.exceptions import RoundingWarning, UnboundedEvidenceWarning
 from sktransfer.linear_model._evidence import maximise_evidence
 from sktransfer.linear_model._exact_fit import measure_residual
-from sktransfer.linear_model._posterior import Posterior
+from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior
 from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._validation import check_features, check_weights
+
+# An error of LogME, in nats, that a user should hear of.
+_NOTABLE = 1e-3
 
 
 def standard_error(
@@ -114,8 +117,19 @@ class EvidenceMixin:
         def target_rows(rows: slice) -> Any:
             return self._target_rows(targets[rows, ...], X)
 
-        spectrum = measure_residual(self._spectrum(), X, target_rows, weights)
-        posterior = self._posterior = self._maximise(spectrum)
+        def solve() -> Posterior:
+            spectrum = measure_residual(self._spectrum(), X, target_rows, weights)
+            return self._maximise(spectrum)
+
+        posterior = solve()
+        if self.statistics_.is_single and (
+            posterior.spectrum.truncated or posterior.rounding_error() > NEGLIGIBLE
+        ):
+            # Features too nearly collinear for float32.
+            self.statistics_ = self.statistics_.in_double().update(X, targets, weights)
+            posterior = solve()
+        self._posterior = posterior
+        self._warn(posterior)
         if self.std_error:
             self._influence = posterior.influence(X, target_rows, weights)
             host = None if weights is None else to_numpy(weights)
@@ -200,6 +214,7 @@ class EvidenceMixin:
         check_is_fitted(self)
         if self._posterior is None:
             self._posterior = self._maximise(self._spectrum())
+            self._warn(self._posterior)
         return self._posterior
 
     def _spectrum(self) -> Spectrum:
@@ -210,7 +225,7 @@ class EvidenceMixin:
         return statistics.spectrum
 
     def _maximise(self, spectrum: Spectrum) -> Posterior:
-        """The posterior at the maximum of the evidence; warns where there is none."""
+        """The posterior at the maximum of the evidence."""
         maximum = maximise_evidence(
             spectrum.eigenvalues,
             spectrum.projections,
@@ -222,6 +237,11 @@ class EvidenceMixin:
             tol=self.tol,
             max_iter=self.max_iter,
         )
+        return Posterior(spectrum, maximum)
+
+    def _warn(self, posterior: Posterior) -> None:
+        """Say where there is no maximum, or none that could be found."""
+        spectrum, maximum = posterior.spectrum, posterior.maximum
         if (stuck := ~maximum.converged).any():
             warnings.warn(
                 f"algorithm={self.algorithm!r} did not converge in max_iter="
@@ -249,7 +269,16 @@ class EvidenceMixin:
                 UnboundedEvidenceWarning,
                 stacklevel=4,
             )
-        return Posterior(spectrum, maximum)
+        if (error := posterior.rounding_error()) > _NOTABLE:
+            name = "float32" if self.statistics_.is_single else "float64"
+            warnings.warn(
+                f"Some features are so nearly linear combinations of others that the "
+                f"precision of {name} leaves LogME uncertain by about {error:.2g} "
+                "nats. Remove redundant features, or reduce them by PCA, first"
+                + ("; or pass float64 features." if name == "float32" else "."),
+                RoundingWarning,
+                stacklevel=4,
+            )
 
     def _check_solvable(self, statistics: SufficientStatistics) -> None:
         name = type(self).__name__

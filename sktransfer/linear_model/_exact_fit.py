@@ -47,7 +47,7 @@ def measure_residual(
     """The spectrum with its uncertain residuals measured on the samples.
 
     The least-squares weights are refined until the squared error falls no more; it
-    counts as zero where it is within the rounding of the features.
+    counts as zero where it is within the rounding of the target and of its own sums.
 
     Parameters
     ----------
@@ -83,8 +83,9 @@ def measure_residual(
         best, size = np.where(better, square, best), np.where(better, reach, size)
         coef = xp.where(from_numpy(better, xp, where), trial, coef)
         step = to_numpy(basis.project(gradient)) / root**2 * better
-    eps = float(xp.finfo(X.dtype).eps)
-    best[best <= (8 * eps) ** 2 * (spectrum.target_norms[which] + size)] = 0.0
+    # Targets may have been rounded like the features; sums are off by what cancels.
+    rounded = float(xp.finfo(X.dtype).eps) ** 2 * spectrum.target_norms[which]
+    best[best <= 64 * (rounded + np.finfo(np.float64).eps ** 2 * size)] = 0.0
     residual = spectrum.residual.copy()
     residual[which] = best
     n_distinct = spectrum.n_distinct

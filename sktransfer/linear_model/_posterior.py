@@ -11,9 +11,17 @@ import numpy as np
 from sktransfer.linear_model._eigenbasis import RowEigenbasis
 from sktransfer.linear_model._evidence import EvidenceMaximum
 from sktransfer.linear_model._spectrum import Spectrum
-from sktransfer.utils._array_api import chunks, device, from_numpy, get_namespace
+from sktransfer.utils._array_api import (
+    chunks,
+    device,
+    from_numpy,
+    get_namespace,
+    to_numpy,
+)
 
 _EPS = float(np.finfo(np.float64).eps)
+# An error of LogME that is of no concern, in nats.
+NEGLIGIBLE = 1e-5
 # Samples whose errors are in memory at once, for every target.
 _ROWS = 4096
 
@@ -70,6 +78,33 @@ class Posterior:
             parts.append(part + rest[:, None] * self.like_features(1 / alpha))
         return xp.concat(parts)
 
+    def rounding_error(self) -> float:
+        """Error of LogME to be expected from the rounding of products, in nats.
+
+        To first order the evidence moves by tr(dL/dG dG) + tr(dL/dB dB), with errors of
+        independent signs whose sizes are those that `Spectrum` states.
+        """
+        spectrum, maximum = self.spectrum, self.maximum
+        lengths2, s = spectrum.lengths2, spectrum.eigenvalues
+        settled = np.isfinite(maximum.beta) & np.isfinite(maximum.t)
+        if lengths2 is None or not len(s) or not settled.any():
+            return 0.0
+        t, beta = maximum.t[settled], maximum.beta[settled]
+        norms = np.sqrt(spectrum.target_norms[settled])
+        eps = spectrum.eps
+
+        def error(scaled2: np.ndarray) -> float:
+            misfit = beta * (2 * np.sqrt(scaled2) * norms + scaled2)
+            spread = np.sqrt(np.sum(1 / (s[:, None] + t) ** 2, axis=0))
+            total = misfit + np.mean(lengths2) * spread
+            return 0.5 * eps * float(np.mean(total)) / spectrum.n_samples
+
+        shrunk = np.sqrt(s)[:, None] * spectrum.projections / (s[:, None] + maximum.t)
+        bound = error(lengths2.max() * np.sum(shrunk[:, settled] ** 2, axis=0))
+        if bound < NEGLIGIBLE:
+            return bound
+        return error(lengths2 @ (to_numpy(self.coef).T[:, settled]) ** 2)
+
     def influence(self, X: Any, targets: Any, weights: Any = None) -> Any:
         r"""Log density of each sample given the others, at alpha and beta as they are.
 
@@ -106,8 +141,7 @@ class Posterior:
             q = np.where(noiseless, 1 / s, maximum.t / (maximum.t + s))
         q[:, np.isinf(maximum.t)] = 1.0
         beta = np.where(noiseless, maximum.alpha, maximum.beta)
-        few = spectrum.complete or X.shape[0] <= 4 * X.shape[1]
-        dtype = xp.float64 if few else X.dtype
+        dtype = xp.float64 if spectrum.eps == _EPS else X.dtype
         basis = self._left_basis(dtype)
         q_, zq, z_ = (xp.astype(self.like_features(a), dtype) for a in (q, z * q, z))
         beta = self.like_features(beta)

@@ -57,6 +57,12 @@ class Spectrum:
         of none before; one less as well.
     feature_mean, target_mean : array of shape (n_features,), ndarray (n_targets,)
         What was subtracted; None where nothing was.
+    lengths2 : ndarray of shape (n_features,) or None
+        The scale of the rounding in G, whose entry i, j is off by some `eps` times the
+        roots of entries i and j; None where there is no such error.
+    eps : float
+    truncated : bool
+        Whether that error hides directions, which count as absent.
     """
 
     eigenvalues: np.ndarray
@@ -70,6 +76,9 @@ class Spectrum:
     n_distinct: int
     feature_mean: Any = None
     target_mean: np.ndarray | None = None
+    lengths2: np.ndarray | None = None
+    eps: float = _EPS
+    truncated: bool = False
 
     @property
     def basis(self) -> Any:
@@ -147,6 +156,9 @@ def spectrum_of_moments(
         n_distinct=n_rows,
         feature_mean=about.origin if centred else None,
         target_mean=about.target_origin if centred else None,
+        lengths2=length2,
+        eps=eps,
+        truncated=len(values) < rank,
     )
 
 

@@ -86,6 +86,7 @@ class SufficientStatistics:
         self._moments: Moments | None = None
         self._target_range: np.ndarray | None = None
         self._rows: list[tuple[Any, Any, Any]] = []
+        self._double = False
         # Relative error of the least precise product so far.
         self._eps = float(np.finfo(np.float64).eps)
 
@@ -180,13 +181,25 @@ class SufficientStatistics:
             )
         return xp.astype(weights, xp.float64, copy=False)
 
+    @property
+    def is_single(self) -> bool:
+        """Whether products were taken in float32."""
+        return self._eps > float(np.finfo(np.float64).eps)
+
+    def in_double(self) -> SufficientStatistics:
+        """Empty statistics of the same kind, whose products are taken in float64."""
+        statistics = SufficientStatistics(self.n_features, n_classes=self.n_classes)
+        statistics._double = True
+        return statistics
+
     def _add(self, X: Any, y: Any, weights: Any, *, keep: bool = False) -> None:
         """Add the moments of checked rows; no Gram matrix of those that are kept."""
         if X.shape[0] == 0:
             return
         xp, _ = get_namespace(X=X)
         self.n_rows += X.shape[0]
-        double = X.dtype == xp.float64 or self.n_rows <= _FEW * self.n_features
+        few = self.n_rows <= _FEW * self.n_features
+        double = X.dtype == xp.float64 or few or self._double
         precision = xp.float64 if double else X.dtype
         self._eps = max(self._eps, float(xp.finfo(precision).eps))
         part = moments_of(
@@ -229,6 +242,7 @@ class SufficientStatistics:
                 f"n_features={other.n_features}, n_classes={other.n_classes}."
             )
         merged = SufficientStatistics(self.n_features, n_classes=self.n_classes)
+        merged._double = self._double and other._double
         parts = sorted((self, other), key=lambda part: bool(part._rows))
         for part in parts:
             if part._rows or part._moments is None:

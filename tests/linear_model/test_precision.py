@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_breast_cancer, load_digits
 
-from sktransfer.exceptions import UnboundedEvidenceWarning
+from sktransfer.exceptions import RoundingWarning, UnboundedEvidenceWarning
 from sktransfer.linear_model import LogME, LogMEClassifier, SufficientStatistics
 from sktransfer.metrics import h_score
 
@@ -228,8 +228,57 @@ def test_rank_is_that_of_scaled_features(dtype, fit_intercept, global_random_see
     y = np.arange(600) % 3
     model = LogMEClassifier(fit_intercept=fit_intercept).fit(X.astype(dtype), y)
     assert len(model.singular_values_) == 20 + (not fit_intercept)
-    model.fit(probability.astype(dtype), y)
-    assert len(model.singular_values_) == 20 - fit_intercept
+    # Of probabilities the last follows from the others, up to rounding.
+    found = model.fit(probability.astype(dtype), y).logme_
+    exact = reference(probability.astype(dtype), y, fit_intercept)
+    assert found == pytest.approx(exact, abs=1e-5)
+
+
+@INTERCEPT
+@pytest.mark.parametrize("decay", [2, 4, 5])
+def test_float32_features_that_are_nearly_collinear(decay, fit_intercept):
+    """Weak directions that matter: float32 alone was off by up to 3.5 nats."""
+    rng = np.random.default_rng(0)
+    n, d = 1000, 100
+    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    scales = 10 ** (-decay * np.arange(d) / d)
+    X = ((rng.normal(size=(n, d)) * scales) @ rotation.T).astype(np.float32)
+    exact = X.astype(np.float64)
+    y = exact @ (rotation @ (rng.normal(size=d) / scales))
+    y = y / y.std() + rng.normal(size=(2, n)) * [[0.01], [1]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        single = LogME(fit_intercept=fit_intercept, std_error=True).fit(X, y.T)
+        double = LogME(fit_intercept=fit_intercept, std_error=True).fit(exact, y.T)
+    np.testing.assert_allclose(
+        single.log_evidence_ / n, double.log_evidence_ / n, rtol=0, atol=1e-5
+    )
+    assert single.std_error_ == pytest.approx(double.std_error_, rel=1e-4)
+
+
+def test_rounding_that_cannot_be_helped_is_said():
+    """A stream of float32 cannot be summed again, nor float64 in higher precision."""
+    rng = np.random.default_rng(0)
+    n, d = 1000, 100
+    rotation = np.linalg.qr(rng.normal(size=(d, d)))[0]
+    scales = 10 ** (-3 * np.arange(d) / d)
+    X = ((rng.normal(size=(n, d)) * scales) @ rotation.T).astype(np.float32)
+    y = X.astype(np.float64) @ (rotation @ (rng.normal(size=d) / scales))
+    y = y / y.std() + 0.01 * rng.normal(size=n)
+    expected = LogME().fit(X, y).logme_
+    model = LogME()
+    for rows in np.split(np.arange(n), 4):
+        model.partial_fit(X[rows], y[rows])
+    with pytest.warns(
+        RoundingWarning, match=r"float32 leaves LogME uncertain by about"
+    ):
+        found = model.logme_
+    assert abs(found - expected) > 1e-3
+
+    X = X.astype(np.float64)
+    X[600:] += 3e6
+    with pytest.warns(RoundingWarning, match="precision of float64"):
+        LogME(fit_intercept=True).fit(X, y)
 
 
 def test_few_samples_are_multiplied_in_float64():
