@@ -17,7 +17,7 @@ from sktransfer.exceptions import RoundingWarning, UnboundedEvidenceWarning
 from sktransfer.linear_model._evidence import maximise_evidence
 from sktransfer.linear_model._exact_fit import measure_residual
 from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior
-from sktransfer.linear_model._spectrum import Spectrum
+from sktransfer.linear_model._spectrum import Spectrum, loses_directions
 from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._validation import check_features, check_weights
@@ -130,6 +130,15 @@ class EvidenceMixin:
             posterior = solve()
         self._posterior = posterior
         self._warn(posterior)
+        if loses_directions(posterior.spectrum, X):
+            warnings.warn(
+                "Some features are so nearly linear combinations of others that what "
+                "sets them apart is lost in their products, even in float64: LogME "
+                "does not see it. Remove what they share (a common offset of some "
+                "samples, say), or reduce them by PCA, first.",
+                RoundingWarning,
+                stacklevel=3,
+            )
         if self.std_error:
             self._influence = posterior.influence(X, target_rows, weights)
             host = None if weights is None else to_numpy(weights)

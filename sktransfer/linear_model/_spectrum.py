@@ -22,6 +22,8 @@ from sktransfer.utils._array_api import from_numpy, get_namespace, to_numpy
 _EPS = float(np.finfo(np.float64).eps)
 # Relative errors of eigenvalues that are small enough to keep them.
 _RESOLVED = 1e-4
+# Samples that are looked at for directions that have been lost.
+_LOOKED_AT = 1024
 # Ratio of scales, squared, from which the smallest directions are worth an SVD.
 _GRADED = 1e8
 
@@ -339,3 +341,25 @@ def _is_graded(K: Any, moments: Moments) -> bool:
         if len(positive) and positive.max() > _GRADED * positive.min():
             return True
     return False
+
+
+def loses_directions(spectrum: Spectrum, X: Any) -> bool:
+    """Whether features have a part that their products hide, beyond their rounding.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Of these samples.
+    X : array of shape (n, n_features)
+    """
+    if not spectrum.truncated:
+        return False
+    xp, _ = get_namespace(X=X)
+    some = X[:: -(-X.shape[0] // _LOOKED_AT), :]
+    rows = xp.astype(some, xp.float64)
+    if spectrum.feature_mean is not None:
+        rows = rows - spectrum.feature_mean
+    outside = rows - (rows @ spectrum.basis) @ spectrum.basis.T
+    size = xp.mean(xp.astype(some, xp.float64) ** 2) * X.shape[1]
+    tolerance = (1e3 * float(xp.finfo(X.dtype).eps)) ** 2 * size
+    return bool(xp.any(xp.mean(outside**2, axis=0) > tolerance))

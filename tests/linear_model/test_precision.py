@@ -276,9 +276,28 @@ def test_rounding_that_cannot_be_helped_is_said():
     assert abs(found - expected) > 1e-3
 
     X = X.astype(np.float64)
-    X[600:] += 3e6
-    with pytest.warns(RoundingWarning, match="precision of float64"):
-        LogME(fit_intercept=True).fit(X, y)
+    for shift, message in ((1e4, "precision of float64"), (1e6, "LogME does not see")):
+        moved = X + shift * (np.arange(n) > 600)[:, None]
+        with pytest.warns(RoundingWarning, match=message):
+            LogME(fit_intercept=True).fit(moved, y)
+
+
+@INTERCEPT
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_copies_and_constraints_lose_nothing(dtype, fit_intercept, recwarn):
+    """What repeats others up to rounding is no direction that is lost."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(900, 40)).astype(dtype)
+    normed = (X - X.mean(axis=1, keepdims=True)) / X.std(axis=1, keepdims=True)
+    y = np.arange(900) % 3
+    for features in (
+        np.hstack([X, 1000 * X[:, :9]]),
+        np.hstack([X, X @ rng.normal(size=(40, 20)).astype(dtype)]),
+        normed * dtype(3) + dtype(100),
+        np.exp(X) / np.exp(X).sum(axis=1, keepdims=True),
+    ):
+        LogMEClassifier(fit_intercept=fit_intercept).fit(features.astype(dtype), y)
+    assert [str(w.message) for w in recwarn] == []
 
 
 def test_few_samples_are_multiplied_in_float64():
