@@ -241,7 +241,7 @@ class EvidenceMixin:
             spectrum.residual,
             spectrum.target_norms,
             spectrum.n_samples,
-            n_distinct=spectrum.n_distinct,
+            believed=spectrum.believed,
             algorithm=self.algorithm,
             tol=self.tol,
             max_iter=self.max_iter,

@@ -18,9 +18,6 @@ _U_MIN = -150.0
 _U_STEP = 0.25
 # Distance to an asymptote at which the slope of the evidence has its final sign.
 _U_MARGIN = 10.0
-# An exact fit is believed, and its evidence infinite, from so many different samples
-# for each direction of the features. Below, features fit because they are many.
-_BELIEVED = 1.25
 # Where t stops, as a share of the smallest eigenvalue, when nothing else stops it.
 _LEAST_T = 1e-8
 
@@ -67,11 +64,11 @@ class _Problem:
     z2: np.ndarray  # (rank, n_targets)
     residual: np.ndarray  # (n_targets,)
     n: float
-    n_distinct: float = math.inf
+    believed: bool = True
 
     def take(self, targets: np.ndarray) -> _Problem:
         return _Problem(
-            self.s, self.z2[:, targets], self.residual[targets], self.n, self.n_distinct
+            self.s, self.z2[:, targets], self.residual[targets], self.n, self.believed
         )
 
     @property
@@ -82,7 +79,7 @@ class _Problem:
     @property
     def creeping(self) -> np.ndarray:
         """Those whose fit proves nothing, although the evidence rises for ever."""
-        return self.exact & (self.n_distinct < _BELIEVED * len(self.s))
+        return self.exact & (not self.believed)
 
     @property
     def u_least(self) -> float:
@@ -152,7 +149,7 @@ def maximise_evidence(
     target_norms: np.ndarray,
     n_samples: float,
     *,
-    n_distinct: float | None = None,
+    believed: bool = True,
     algorithm: str = "newton",
     tol: float = 1e-6,
     max_iter: int = 100,
@@ -168,8 +165,9 @@ def maximise_evidence(
     residual, target_norms : ndarray of shape (n_targets,)
         ||y||^2 - sum z^2, and ||y||^2 > 0.
     n_samples : float
-    n_distinct : float, optional
-        Number of different samples; default `n_samples`.
+    believed : bool, default=True
+        Whether there are enough samples to believe an exact fit, and to call its
+        evidence infinite; see `Spectrum.believed`.
     algorithm : {"newton", "fixed_point", "mackay"}
     tol : float
         Relative change of t (and for ``"mackay"`` of alpha and beta) at which an
@@ -186,7 +184,7 @@ def maximise_evidence(
         z2=projections**2 / target_norms,
         residual=residual / target_norms,
         n=n_samples,
-        n_distinct=n_samples if n_distinct is None else n_distinct,
+        believed=believed,
     )
     u, value, n_iter, converged = _ALGORITHMS[algorithm](problem, tol, max_iter)
 

@@ -56,7 +56,8 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     logme_ : float
         ``mean(log_evidence_) / n_samples``, in nats (with an intercept: per contrast).
         Infinite, with a warning, where a target is an exact linear function of the
-        features on at least 1.25 different samples per direction of the features.
+        features, on at least twice as many samples as the features have directions
+        or 1.25 times as many that differ.
     log_evidence_ : array of shape (n_targets,)
         Log evidence of each target, summed over samples, in nats.
     alpha_, beta_ : array of shape (n_targets,)

@@ -88,6 +88,15 @@ class Spectrum:
         return self.eigenbasis.vectors
 
     @property
+    def believed(self) -> bool:
+        """Whether there are enough samples to believe a target that fits exactly.
+
+        With fewer the features fit because they are many, and samples repeat.
+        """
+        rank = len(self.eigenvalues)
+        return self.n_samples >= 2 * rank or self.n_distinct >= 1.25 * rank
+
+    @property
     def complete(self) -> bool:
         """Whether the features can reproduce any target on these rows."""
         return len(self.eigenvalues) >= self.n_rows
