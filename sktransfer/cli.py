@@ -24,6 +24,7 @@ from sktransfer.metrics import get_scorer_names, regret, weighted_kendall_tau
 from sktransfer.metrics._registry import METRICS
 from sktransfer.model_selection import ModelSelector
 from sktransfer.utils._files import read_feature_files, read_labels
+from sktransfer.utils._validation import describe_task
 
 _EPILOG = """\
 examples:
@@ -131,7 +132,8 @@ def _parser() -> argparse.ArgumentParser:
         "--task",
         default="auto",
         choices=["auto", "classification", "regression", "multilabel"],
-        help="how to read the labels (default: auto: integers and text are classes)",
+        help="how to read the labels (default: auto: integers and text are classes, "
+        "numbers with a fraction are numbers)",
     )
     rank.add_argument(
         "--output", type=Path, metavar="FILE", help="write the table to a .csv file"
@@ -160,9 +162,9 @@ def _run_demo(arguments: argparse.Namespace) -> int:
     _fit_with_progress(selector, target.data, target.target)
     n = len(target.target)
     console = _console()
-    console.print(
-        _table(selector, f"{len(zoo)} networks on {n} digits", model="network")
-    )
+    task = describe_task(target.target, selector.task_)
+    title = f"{len(zoo)} networks on {n} digits: {task}"
+    console.print(_table(selector, title, model="network"))
     cards = load_zoo_cards()
     console.print(_agreement_table(selector, cards))
     console.print(_FOOTNOTE, soft_wrap=True)
@@ -240,6 +242,7 @@ def _run_rank(arguments: argparse.Namespace) -> int:
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     title = f"{len(features)} model{'s' * (len(features) > 1)} on {len(y)} samples"
+    title += f": {describe_task(y, selector.task_)}"
     _console().print(_table(selector, title, widths=True))
     if arguments.output is not None:
         try:

@@ -12,7 +12,7 @@ from sktransfer.utils._array_api import get_namespace, gram, to_numpy
 from sktransfer.utils._validation import (
     check_features,
     check_numeric_target,
-    infer_task,
+    check_task,
 )
 
 # variant -> default distortion. "preprint" scales rows to unit norm and weights classes
@@ -103,7 +103,8 @@ def transrate_score(
     y : array-like of shape (n_samples,)
         Class labels; or numbers, which are cut into ten bins of equal counts.
     task : {"auto", "classification", "regression"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels.
+        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
+        numbers.
     variant : {"preprint", "icml"}, default="preprint"
         Which of the two published definitions; see :func:`coding_rate`.
     normalize : bool, optional
@@ -139,13 +140,8 @@ def transrate_score(
     >>> round(transrate_score(*load_iris(return_X_y=True)), 3)
     0.464
     """
-    task = infer_task(y, task)
-    if task == "multilabel":
-        raise ValueError(
-            "transrate_score takes classification and regression targets of shape "
-            "(n_samples,), but this is a multilabel target."
-        )
-    if task == "regression":
+    tasks = ("classification", "regression")
+    if check_task("transrate_score", y, task, tasks) == "regression":
         y = equal_count_bins(y, check_features(X, min_samples=2))
     return transrate_of(
         LabelledFeatures(X, y),

@@ -29,7 +29,7 @@ from sktransfer.metrics import Metric
 from sktransfer.metrics._registry import METRICS
 from sktransfer.metrics._scorer import measure, share
 from sktransfer.metrics._shared import LabelledFeatures
-from sktransfer.utils._array_api import get_namespace, to_numpy
+from sktransfer.utils._array_api import beside, get_namespace, to_numpy
 
 
 @dataclass
@@ -228,7 +228,7 @@ def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -
                 if metric.reads == "source_proba" and extraction.source_proba is None:
                     problem = source_proba_problem(row.extractor)
                     raise ValueError(f"no source probabilities: {problem}")
-                score = measure(metric, extraction, y, data)
+                score = measure(metric, extraction, y, measurement.task, data)
                 if np.isnan(score):
                     raise ValueError("the score is NaN.")
                 row.scores[name] = score
@@ -261,7 +261,7 @@ def _failures_into(row: Row, metric: str, measurement: Measurement) -> Iterator[
 
 def _fit_logme(row: Row, features: Any, y: Any, task: str) -> None:
     model = LogMEClassifier if task == "classification" else LogME
-    row.logme = model(std_error=True).fit(features, y)
+    row.logme = model(std_error=True).fit(features, beside(y, features))
     row.std_error = row.logme.std_error_
     row.influence = to_numpy(row.logme.influence_)
 

@@ -22,6 +22,7 @@ from array_api_compat import (
 from scipy.sparse import csc_array
 
 __all__ = [
+    "beside",
     "cached_rows",
     "chunks",
     "class_sums",
@@ -81,7 +82,10 @@ def get_namespace(**arrays: Any) -> tuple[Any, Any]:
 def to_numpy(array: Any) -> np.ndarray:
     """Copy an array of any namespace to host memory as a NumPy array."""
     if is_torch_array(array):
-        return array.detach().cpu().numpy()
+        array = array.detach().cpu()
+        if str(array.dtype) == "torch.bfloat16":  # NumPy has none
+            array = array.float()
+        return array.numpy()
     if is_cupy_array(array):
         return array.get()
     return np.asarray(array)
@@ -93,6 +97,16 @@ def from_numpy(array: np.ndarray, xp: Any, device: Any) -> Any:
         return array
     # Torch shares the memory, and has no arrays that are read only.
     return xp.asarray(np.require(array, requirements="W"), device=device)
+
+
+def beside(y: Any, X: Any) -> Any:
+    """Bring a target to the namespace and device of `X`; lists and text stay."""
+    if not is_array_api_obj(y) or (is_numpy_array(y) and y.dtype.kind in "OSUT"):
+        return y
+    xp, device = get_namespace(X=X)
+    if get_namespace(y=y) == (xp, device):
+        return y
+    return from_numpy(to_numpy(y), xp, device)
 
 
 def real_floating(array: Any, xp: Any) -> Any:
