@@ -8,7 +8,13 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sktransfer.metrics._shared import LabelledFeatures
-from sktransfer.utils._array_api import get_namespace, gram, to_numpy
+from sktransfer.utils._array_api import (
+    get_namespace,
+    gram,
+    in_range,
+    to_numpy,
+    unit_rows,
+)
 from sktransfer.utils._validation import (
     check_features,
     check_numeric_target,
@@ -218,8 +224,7 @@ def _sorted_rows(data: LabelledFeatures) -> Any:
 def _prepared(Z: Any, variant: str, normalize: bool | None) -> Any:
     xp, _ = get_namespace(Z=Z)
     if variant == "preprint" if normalize is None else normalize:
-        norms = xp.sqrt(xp.sum(Z**2, axis=1))
-        Z = Z / xp.where(norms > 0, norms, xp.ones_like(norms))[:, None]
+        Z = unit_rows(Z)
     return Z - xp.mean(Z, axis=0) if variant == "icml" else Z
 
 
@@ -240,7 +245,8 @@ def _rate(Z: Any, variant: str, distortion: float) -> float:
     xp, device = get_namespace(Z=Z)
     n, d = Z.shape
     factor = (d if variant == "preprint" else 1) / (n * distortion)
-    G = factor * gram(Z if d <= n else Z.T, xp)
+    Z, exponent = in_range(Z)
+    G = factor * 4.0**exponent * gram(Z if d <= n else Z.T, xp)
     G = G + xp.eye(G.shape[0], dtype=G.dtype, device=device)
     pivots = xp.linalg.diagonal(xp.linalg.cholesky(G))
     return float(xp.sum(xp.log(pivots)))

@@ -6,6 +6,7 @@ array-api-compat); whatever is as small as a spectrum is brought to the host.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -31,9 +32,11 @@ __all__ = [
     "from_numpy",
     "get_namespace",
     "gram",
+    "in_range",
     "is_numpy_namespace",
     "real_floating",
     "to_numpy",
+    "unit_rows",
 ]
 
 # Rows (or columns) multiplied at once: long enough for a matrix product to run at
@@ -123,6 +126,37 @@ def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
     """Yield consecutive slices that cover ``range(n)``."""
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def unit_rows(A: Any) -> Any:
+    """Rows of `A` scaled to norm one, whatever they were; rows of zeros stay."""
+    xp, _ = get_namespace(A=A)
+
+    def divided(A: Any, sizes: Any) -> Any:
+        return A / xp.where(sizes > 0, sizes, xp.ones_like(sizes))[:, None]
+
+    # Largest entries of 1, or squares would leave the range of single precision.
+    A = divided(A, xp.max(xp.abs(A), axis=1))
+    return divided(A, xp.sqrt(xp.sum(A**2, axis=1)))
+
+
+def in_range(A: Any) -> tuple[Any, int]:
+    """Change the unit of `A` if squares of its entries would leave the range.
+
+    Returns
+    -------
+    scaled : array like `A`
+    exponent : int
+        ``A = scaled * 2 ** exponent``, exactly.
+    """
+    xp, _ = get_namespace(A=A)
+    exponent = math.frexp(float(xp.max(xp.abs(A))))[1]
+    limit = math.frexp(float(xp.finfo(A.dtype).max))[1] // 4
+    if abs(exponent) <= limit:
+        return A, 0
+    # In two steps, as 2 ** -exponent may itself be out of range.
+    half = exponent // 2
+    return A * 2.0**-half * 2.0 ** (half - exponent), exponent
 
 
 def cached_rows(A: Any) -> Iterator[slice]:

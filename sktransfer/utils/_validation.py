@@ -21,6 +21,7 @@ from sklearn.utils.validation import (
 from sktransfer.utils._array_api import (
     from_numpy,
     get_namespace,
+    in_range,
     is_numpy_namespace,
     real_floating,
     to_numpy,
@@ -153,9 +154,10 @@ def check_source_proba(source_proba: Any) -> tuple[Any, Callable[[slice], Any]]:
     """
     P = check_features(source_proba, name="source_proba", finite=False)
     xp, device = get_namespace(P=P)
-    # A soft-max in half precision is checked as what it is, not as what it becomes.
+    # A soft-max in half precision is checked as what it is, not as what it becomes;
+    # bfloat16, of eight bits, can come to NumPy as float32 only.
     exact = str(getattr(source_proba, "dtype", P.dtype)).endswith("float64")
-    tolerance = 1e-6 if exact else 1e-3
+    tolerance = 1e-6 if exact else 2**-7
     ones = xp.ones((1, P.shape[1]), dtype=P.dtype, device=device)
 
     def read(rows: slice) -> Any:
@@ -332,9 +334,13 @@ def check_task(
 
 
 def to_host(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Validate features of at least two samples; bring them and targets to the host."""
+    """Validate features of at least two samples; bring them and targets to the host.
+
+    Features too large or small for their squares come in another unit.
+    """
     get_namespace(X=X, y=y)
-    return to_numpy(check_features(X, min_samples=2)), to_numpy(y)
+    X, _ = in_range(to_numpy(check_features(X, min_samples=2)))
+    return X, to_numpy(y)
 
 
 def label_columns(
