@@ -207,7 +207,7 @@ _ALL = (
         linear_probe_score,
         tasks=TASKS,
         reference="You et al., JMLR 2022",
-        cost="folds · soft-max fits",
+        cost="8 · folds · soft-max fits",
         weakness="Slow, coarse (steps of 1 / n), and its folds depend on the order.",
     ),
     Metric(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.covariance import ledoit_wolf_shrinkage
@@ -265,27 +267,49 @@ def dealt(codes, cv, seed):
     return np.array([fold[i] for i in range(len(codes))])
 
 
+def scaled(X, train, each):
+    """Centred on the training folds; in one unit for all features, or each in its own.
+
+    The one unit is that of all samples.
+    """
+    unit = X[train].std(axis=0) if each else np.sqrt(np.mean(X.var(axis=0)))
+    return (X - X[train].mean(axis=0)) / unit
+
+
+def best_elsewhere(gains, fold, k):
+    """Which setting gains most over all folds but k; of equal ones the first."""
+    totals = [np.sum(gain[fold != k]) for gain in gains]
+    return totals.index(max(totals))
+
+
 def test_probe_by_hand(data, global_random_seed):
     X, y = data
+    X = X * [1, 2, 4, 8, 16]
     first = list(dict.fromkeys(y))
     codes = np.array([first.index(label) for label in y])
-    fold = dealt(codes, 5, global_random_seed)
-    hits = 0
-    for k in range(5):
-        train = fold != k
-        mean, std = X[train].mean(axis=0), X[train].std(axis=0)
-        head = LogisticRegression(C=2.0, max_iter=1000)
-        head.fit((X[train] - mean) / std, codes[train])
-        hits += np.sum(head.predict((X[~train] - mean) / std) == codes[~train])
-    score = linear_probe_score(X, y, random_state=global_random_seed)
-    assert score == pytest.approx(hits / len(y))
+    fold, hits = dealt(codes, 5, global_random_seed), []
+    for each in (False, True):
+        for C in (0.5, 5.0, 50.0):
+            hit = np.empty(len(y))
+            for k in range(5):
+                train = fold != k
+                Z = scaled(X, train, each)
+                head = LogisticRegression(C=C / 5, max_iter=1000)
+                head.fit(Z[train], codes[train])
+                hit[~train] = head.predict(Z[~train]) == codes[~train]
+            hits.append(hit)
+    expected = [hits[best_elsewhere(hits, fold, k)][fold == k] for k in range(5)]
+    Cs = [50.0, 0.5, 5.0]
+    score = linear_probe_score(X, y, Cs=Cs, random_state=global_random_seed)
+    assert score == pytest.approx(np.mean(np.concatenate(expected)))
 
 
 def test_ridge_probe_by_hand(global_random_seed):
     rng = np.random.default_rng(global_random_seed)
-    X = rng.normal(size=(30, 3))
-    y = X @ [1.0, 2.0, 0.0] + rng.normal(size=30)
-    fold, held_out = dealt(np.zeros(30), 5, 0), np.empty(30)
+    X = rng.normal(size=(30, 3)) * [1.0, 3.0, 9.0]
+    Y = np.column_stack([X @ [1.0, 0.5, 0.0], X @ [0.0, 0.1, 1.0]])
+    Y += rng.normal(size=(30, 2))
+    fold, held_out = dealt(np.zeros(30), 5, 0), np.empty((2, 30, 2))
 
     def ridge(A, b, alpha, A_new):
         shift = A.mean(axis=0)
@@ -293,10 +317,10 @@ def test_ridge_probe_by_hand(global_random_seed):
         w = np.linalg.solve(C.T @ C + alpha * np.eye(3), C.T @ (b - b.mean()))
         return (A_new - shift) @ w + b.mean()
 
-    for k in range(5):
-        train = fold != k
-        mean, std = X[train].mean(axis=0), X[train].std(axis=0)
-        A, b, others = (X[train] - mean) / std, y[train], (X[~train] - mean) / std
+    for each, k, target in itertools.product((0, 1), range(5), (0, 1)):
+        train, y = fold != k, Y[:, target]
+        Z = scaled(X, train, each)
+        A, b = Z[train], y[train]
 
         def left_out(alpha, A=A, b=b):
             keep = ~np.eye(len(b), dtype=bool)
@@ -304,8 +328,38 @@ def test_ridge_probe_by_hand(global_random_seed):
             return np.mean((np.concatenate(parts) - b) ** 2)
 
         alpha = min(10.0 ** np.arange(-1, 7), key=left_out)
-        held_out[~train] = ridge(A, b, alpha, others)
-    assert linear_probe_score(X, y) == pytest.approx(r2_score(y, held_out))
+        held_out[each, ~train, target] = ridge(A, b, alpha, Z[~train])
+    gains, chosen = -((held_out - Y) ** 2), np.empty((30, 2))
+    for k, target in itertools.product(range(5), (0, 1)):
+        best = best_elsewhere(gains[:, :, target], fold, k)
+        chosen[fold == k, target] = held_out[best, fold == k, target]
+    assert linear_probe_score(X, Y) == pytest.approx(r2_score(Y, chosen))
+
+
+def test_probe_does_not_blow_weak_features_up(global_random_seed):
+    """As in TF-IDF: standardised, 195 weak directions of noise hide 5 strong ones."""
+    rng = np.random.default_rng(global_random_seed)
+    strong = rng.normal(size=(300, 5))
+    X = np.hstack([strong, 0.05 * rng.normal(size=(300, 195))])
+    y = strong @ np.ones(5)
+    assert linear_probe_score(X, y > 0) > 0.92  # 0.75 standardised
+    assert linear_probe_score(X, y) > 0.99  # 0.98 standardised
+
+
+def test_probe_finds_a_weak_feature(global_random_seed):
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.normal(size=(300, 21)) * np.r_[0.02, np.ones(20)]
+    assert linear_probe_score(X, X[:, 0] > 0) > 0.9
+
+
+def test_probe_tunes_its_regularisation(global_random_seed):
+    """Classes along a circle need larger weights than C = 10 gives (0.64-0.80)."""
+    rng = np.random.default_rng(global_random_seed)
+    y = rng.integers(24, size=480)
+    angle = 2 * np.pi * (y + rng.uniform(-0.3, 0.3, size=480)) / 24
+    X = np.column_stack([np.cos(angle), np.sin(angle)])
+    assert linear_probe_score(X, y) > 0.97
+    assert linear_probe_score(X, y, Cs=[10.0]) < 0.9
 
 
 def test_probe_of_several_labels_is_the_mean(data):
@@ -331,6 +385,9 @@ def test_probe_with_more_folds_than_samples(global_random_seed):
 def test_probe_parameters(data):
     with pytest.raises(ValueError, match="cv"):
         linear_probe_score(*data, cv=1)
+    for Cs in ([], [1.0, 0.0], [-1.0]):
+        with pytest.raises(ValueError, match="Cs must hold positive numbers"):
+            linear_probe_score(*data, Cs=Cs)
 
 
 # ------------------------------------------------------------------------- neighbours
@@ -390,11 +447,25 @@ def test_knn_of_several_labels_is_the_mean(data):
     assert knn_score(X, Y, n_neighbors=4) == pytest.approx(np.mean(single))
 
 
-def test_knn_takes_samples_without_direction(data):
+def test_knn_puts_samples_without_direction_at_right_angles(global_random_seed):
+    """At distance 1 from all that have one (not at 0.5), at 0 from each other."""
+    rng = np.random.default_rng(global_random_seed)
+    angle = 2 * np.pi * (np.arange(5) / 5 + rng.uniform())
+    star = np.column_stack([np.cos(angle), np.sin(angle)]) * rng.uniform(1, 9, (5, 1))
+    X = np.vstack([star, np.zeros((4, 2))])
+    numbers = np.r_[rng.normal(size=5), np.full(4, 7.0)]
+    # The neighbours at 72 degrees, and zeros before those at 144.
+    near = [numbers[[(i - 1) % 5, (i + 1) % 5, 5]].mean() for i in range(5)]
+    expected = r2_score(numbers, near + [7.0] * 4)
+    assert knn_score(X, numbers, n_neighbors=3) == pytest.approx(expected)
+
+
+def test_knn_sees_the_direction_of_small_samples(data):
+    """float32 rows of norm below 1e-6 were left as they were."""
     X, y = data
-    X = X.copy()
-    X[:3] = 0
-    assert np.isfinite(knn_score(X, y))
+    sizes = np.logspace(-30, 3, len(X))[:, None]
+    small = (X * sizes).astype(np.float32)
+    assert knn_score(small, y) == pytest.approx(knn_score(X, y))
 
 
 @pytest.mark.parametrize(
