@@ -293,7 +293,7 @@ def test_probe_by_hand(data, global_random_seed):
     codes = np.array([first.index(label) for label in y])
     fold, hits = dealt(codes, 5, global_random_seed), []
     for each in (False, True):
-        for C in (0.5, 5.0, 50.0):
+        for C in (5e-5, 0.5, 5.0, 50.0):
             hit = np.empty(len(y))
             for k in range(5):
                 train = fold != k
@@ -301,9 +301,13 @@ def test_probe_by_hand(data, global_random_seed):
                 head = LogisticRegression(C=C / 5, max_iter=1000)
                 head.fit(Z[train], codes[train])
                 hit[~train] = head.predict(Z[~train]) == codes[~train]
-            hits.append(hit)
+            most = max((sum(h) for e, h in hits if e == each), default=0)
+            hits.append((each, hit))
+            if sum(hit) < most - np.sqrt(len(y) * hit.mean() * (1 - hit.mean())):
+                break
+    hits = [hit for _, hit in hits]
     expected = [hits[best_elsewhere(hits, fold, k)][fold == k] for k in range(5)]
-    Cs = [50.0, 0.5, 5.0]
+    Cs = [50.0, 0.5, 5e-5, 5.0]
     score = linear_probe_score(X, y, Cs=Cs, random_state=global_random_seed)
     assert score == pytest.approx(np.mean(np.concatenate(expected)))
 
@@ -338,6 +342,24 @@ def test_ridge_probe_by_hand(global_random_seed):
         best = best_elsewhere(gains[:, :, target], fold, k)
         chosen[fold == k, target] = held_out[best, fold == k, target]
     assert linear_probe_score(X, Y) == pytest.approx(r2_score(Y, chosen))
+
+
+def test_probe_leaves_the_path_where_it_overfits(global_random_seed, monkeypatch):
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.normal(size=(200, 150)) * np.r_[5, np.ones(149)]
+    y = (X[:, 0] > 0) ^ (rng.random(200) < 0.1)
+    tried = []
+
+    class Recording(LogisticRegression):
+        def fit(self, X, y):
+            tried.append(self.C)
+            return super().fit(X, y)
+
+    monkeypatch.setattr("sktransfer.metrics._heads.LogisticRegression", Recording)
+    Cs = np.logspace(-3, 12, 6)
+    score = linear_probe_score(X, y, Cs=Cs)
+    assert max(tried) < Cs[-1] / 100
+    assert score == linear_probe_score(X, y, Cs=Cs[:3])
 
 
 def test_probe_does_not_blow_weak_features_up(global_random_seed):
