@@ -165,7 +165,7 @@ def linear_probe_score(
     >>> from sklearn.datasets import load_iris
     >>> from sktransfer.metrics import linear_probe_score
     >>> round(linear_probe_score(*load_iris(return_X_y=True)), 3)
-    0.953
+    0.967
     """
     X, y = to_host(X, y)
     task = check_task("linear_probe_score", y, task)

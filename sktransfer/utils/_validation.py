@@ -256,7 +256,7 @@ def _task_of_whole_numbers(y: np.ndarray) -> str:
     n_samples, n_values = y.size, len(np.unique(y))
     many = n_values > _MANY_VALUES and n_samples < _SAMPLES_PER_CLASS * n_values
     floats = y.dtype.kind == "f"
-    if floats != many:
+    if n_samples and floats != many:
         read, other = (
             ("numbers because they are floats", "they are class labels")
             if floats
