@@ -40,6 +40,7 @@ from sktransfer.utils._terminal import (
     say,
     write,
 )
+from sktransfer.utils._validation import describe_task
 
 _EPILOG = """\
 examples:
@@ -181,7 +182,8 @@ def _parser() -> argparse.ArgumentParser:
         "--task",
         default="auto",
         choices=["auto", "classification", "regression", "multilabel"],
-        help="how to read the labels (default: auto: integers and text are classes)",
+        help="how to read the labels (default: auto: integers and text are classes, "
+        "numbers with a fraction are numbers)",
     )
     rank.add_argument(
         "--output", type=Path, metavar="FILE", help="write the table to a .csv file"
@@ -209,7 +211,9 @@ def _run_demo(arguments: argparse.Namespace) -> None:
     selector = ModelSelector(zoo)
     _fit_with_progress(selector, target.data, target.target)
     n = len(target.target)
-    _show(_table(selector, f"{len(zoo)} networks on {n} digits", model="network"))
+    title = f"{len(zoo)} networks on {n} digits"
+    title += f": {describe_task(target.target, selector.task_)}"
+    _show(_table(selector, title, model="network"))
     _show(_agreement_table(selector, load_zoo_cards()))
     write(f"{_FOOTNOTE}\n")
 
@@ -292,6 +296,7 @@ def _run_rank(arguments: argparse.Namespace) -> None:
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
     title = f"{len(features)} model{'s' * (len(features) > 1)} on {len(y)} samples"
+    title += f": {describe_task(y, selector.task_)}"
     # What is kept comes first: a full disk or a closed pipe may end the rest.
     problem = None
     if arguments.output is not None:

@@ -16,7 +16,7 @@ from sklearn.preprocessing import scale
 
 import sktransfer
 from sktransfer.cli import main
-from sktransfer.metrics import logme_score, transrate_score
+from sktransfer.metrics import linear_probe_score, logme_score, transrate_score
 
 X, y = load_wine(return_X_y=True)
 X = scale(X)
@@ -49,7 +49,7 @@ class TestRank:
     def test_table(self, folder, capsys):
         assert rank() == 0
         output, errors = capsys.readouterr()
-        assert "2 models on 178 samples" in output
+        assert "2 models on 178 samples: classification, 3 classes" in output
         assert "LogME ± std. error" in output
         assert "P(> next)" in output
         assert first_words(output, 2) == [["1", "large"], ["2", "small"]]
@@ -95,7 +95,21 @@ class TestRank:
     def test_task(self, folder, capsys):
         assert rank("--task", "regression") == 0
         expected = logme_score(X, y, task="regression")
-        assert f"{expected:.4f} ± " in capsys.readouterr().out
+        output = capsys.readouterr().out
+        assert f"{expected:.4f} ± " in output
+        assert "178 samples: regression, 1 target" in output
+
+    def test_task_reaches_every_metric(self, folder, capsys):
+        assert rank("--task", "regression", "--metric", "linear_probe") == 0
+        expected = linear_probe_score(X, y, task="regression")
+        assert f"{expected:.4f}" in capsys.readouterr().out
+
+    def test_integers_that_may_be_numbers(self, folder, capsys):
+        np.save("ages.npy", np.arange(178) // 2)
+        assert rank(labels="ages.npy") == 0
+        output, errors = capsys.readouterr()
+        assert "classification, 89 classes" in output
+        assert "warning: y holds 89 different whole numbers" in errors
 
     def test_numbers(self, folder, capsys):
         np.save("numbers.npy", X[:, 0] + 0.1)

@@ -8,11 +8,17 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sktransfer.metrics._shared import LabelledFeatures
-from sktransfer.utils._array_api import get_namespace, gram, to_numpy
+from sktransfer.utils._array_api import (
+    get_namespace,
+    gram,
+    in_range,
+    to_numpy,
+    unit_rows,
+)
 from sktransfer.utils._validation import (
     check_features,
     check_numeric_target,
-    infer_task,
+    check_task,
 )
 
 # variant -> default distortion. "preprint" scales rows to unit norm and weights classes
@@ -103,7 +109,8 @@ def transrate_score(
     y : array-like of shape (n_samples,)
         Class labels; or numbers, which are cut into ten bins of equal counts.
     task : {"auto", "classification", "regression"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels.
+        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
+        numbers.
     variant : {"preprint", "icml"}, default="preprint"
         Which of the two published definitions; see :func:`coding_rate`.
     normalize : bool, optional
@@ -139,13 +146,8 @@ def transrate_score(
     >>> round(transrate_score(*load_iris(return_X_y=True)), 3)
     0.464
     """
-    task = infer_task(y, task)
-    if task == "multilabel":
-        raise ValueError(
-            "transrate_score takes classification and regression targets of shape "
-            "(n_samples,), but this is a multilabel target."
-        )
-    if task == "regression":
+    tasks = ("classification", "regression")
+    if check_task("transrate_score", y, task, tasks) == "regression":
         y = equal_count_bins(y, check_features(X, min_samples=2))
     return transrate_of(
         LabelledFeatures(X, y),
@@ -222,8 +224,7 @@ def _sorted_rows(data: LabelledFeatures) -> Any:
 def _prepared(Z: Any, variant: str, normalize: bool | None) -> Any:
     xp, _ = get_namespace(Z=Z)
     if variant == "preprint" if normalize is None else normalize:
-        norms = xp.sqrt(xp.sum(Z**2, axis=1))
-        Z = Z / xp.where(norms > 0, norms, xp.ones_like(norms))[:, None]
+        Z = unit_rows(Z)
     return Z - xp.mean(Z, axis=0) if variant == "icml" else Z
 
 
@@ -244,7 +245,8 @@ def _rate(Z: Any, variant: str, distortion: float) -> float:
     xp, device = get_namespace(Z=Z)
     n, d = Z.shape
     factor = (d if variant == "preprint" else 1) / (n * distortion)
-    G = factor * gram(Z if d <= n else Z.T, xp)
+    Z, exponent = in_range(Z)
+    G = factor * 4.0**exponent * gram(Z if d <= n else Z.T, xp)
     G = G + xp.eye(G.shape[0], dtype=G.dtype, device=device)
     pivots = xp.linalg.diagonal(xp.linalg.cholesky(G))
     return float(xp.sum(xp.log(pivots)))

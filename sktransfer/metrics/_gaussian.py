@@ -109,11 +109,15 @@ def _components(data: LabelledFeatures, n_components: int) -> Any:
     """Leading principal directions, of shape (n_features, <= n_components)."""
     # In the basis of the uncentred spectrum the covariance is diag(s) less one rank.
     s = data.spectrum.eigenvalues
+    if not len(s):
+        raise ValueError("All features are 0: classes cannot be separated.")
     ones = np.sum(data.spectrum.projections, axis=1)
     mean = np.sqrt(s) * ones / data.X.shape[0]
     values, vectors = _leading(s, np.sqrt(data.X.shape[0]) * mean, n_components)
     if values[-1] <= 1e-12 * s[0]:
-        raise ValueError("All samples have the same features: nothing tells classes.")
+        raise ValueError(
+            "All samples have the same features: classes cannot be separated."
+        )
     vectors = vectors[:, values > 1e-12 * s[0]]
     vectors = from_numpy(vectors, data.xp, data.device)
     return data.spectrum.eigenbasis.combine(vectors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 
+from sktransfer.utils._array_api import unit_rows
 from sktransfer.utils._validation import (
     check_numeric_target,
     check_task,
@@ -24,8 +26,10 @@ from sktransfer.utils._validation import (
     to_host,
 )
 
-# Penalties of the ridge head on standardised features; each target picks its own.
+# Penalties of the ridge head on features of mean variance 1; each target picks its own.
 _RIDGE_ALPHAS = np.logspace(-1, 6, 8)
+# A probe sees features in one unit for all, or each in its own.
+_SCALERS = (StandardScaler(with_std=False), StandardScaler())
 
 
 def lda_score(X: Any, y: Any) -> float:
@@ -99,7 +103,7 @@ def linear_probe_score(
     *,
     task: str = "auto",
     cv: int = 5,
-    C: float = 10.0,
+    Cs: Sequence[float] = (1.0, 10.0, 100.0, 1000.0),
     random_state: Any = 0,
 ) -> float:
     r"""Cross-validated performance of a linear head: accuracy, or R^2 of numbers.
@@ -111,11 +115,12 @@ def linear_probe_score(
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels.
+        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
+        numbers.
     cv : int, default=5
         Number of folds; as many as samples at most.
-    C : float, default=10.0
-        Variance that the logistic head's prior gives a logit; see Notes.
+    Cs : sequence of float, default=(1.0, 10.0, 100.0, 1000.0)
+        Variances that the logistic head's prior may give a logit; see Notes.
     random_state : int or RandomState, default=0
         Draws the folds.
 
@@ -127,7 +132,8 @@ def linear_probe_score(
     Raises
     ------
     ValueError
-        If there are not two classes with two samples each, or a target is constant.
+        If there are not two classes with two samples each, a target is constant, or a
+        parameter is not valid.
 
     See Also
     --------
@@ -135,11 +141,14 @@ def linear_probe_score(
 
     Notes
     -----
-    Features are standardised on the training folds. Classification: logistic
-    regression with ``C / n_features``, so that copies of features change nothing.
-    Regression: ridge, its penalty found by :class:`~sklearn.linear_model.RidgeCV`
-    within the training folds. All held-out predictions are scored together, which lets
-    folds be of any size.
+    Heads see the features centred, either in one unit for all (mean variance 1, which
+    leaves weak features weak) or each standardised. Classification: logistic regression
+    with ``C / n_features``, so that copies of features change nothing; C rises until
+    accuracy falls by more than its standard error. Regression: ridge, its penalty found
+    by :class:`~sklearn.linear_model.RidgeCV`. The unit and C of each fold are those
+    with the best held-out predictions on the *other* folds, so that no fold chooses its
+    own; of equally good ones the most regularised in one unit is taken. All held-out
+    predictions are scored together, which lets folds be of any size.
 
     Folds hang on `random_state`, on the order of the samples and on which of them share
     a label, neither on the features nor on the labels' names: all models see the same.
@@ -156,22 +165,27 @@ def linear_probe_score(
     >>> from sklearn.datasets import load_iris
     >>> from sktransfer.metrics import linear_probe_score
     >>> round(linear_probe_score(*load_iris(return_X_y=True)), 3)
-    0.953
+    0.967
     """
     X, y = to_host(X, y)
     task = check_task("linear_probe_score", y, task)
     if cv < 2:
         raise ValueError(f"cv must be at least 2. Got {cv!r} instead.")
+    if not len(Cs) or min(Cs) <= 0:
+        raise ValueError(f"Cs must hold positive numbers. Got {Cs!r} instead.")
+    variance = np.mean(np.var(X, axis=0, dtype=np.float64))
+    if variance > 0:
+        X = X / X.dtype.type(np.sqrt(variance))
     if task == "regression":
         Y = _varying_numbers(y, X)
         ridge = RidgeCV(_RIDGE_ALPHAS, alpha_per_target=Y.ndim == 2)
         folds = _folds(np.zeros(len(X)), cv, random_state)
-        held_out = cross_val_predict(
-            make_pipeline(StandardScaler(), ridge), X, Y, cv=folds
-        )
-        return float(r2_score(Y, held_out))
-    logistic = LogisticRegression(C=C / X.shape[1], max_iter=1000)
-    head = make_pipeline(StandardScaler(), logistic)
+        held_out = [
+            cross_val_predict(make_pipeline(scaler, ridge), X, Y, cv=folds)
+            for scaler in _SCALERS
+        ]
+        gains = -((np.stack(held_out) - Y) ** 2)
+        return float(r2_score(Y, _chosen_elsewhere(gains, held_out, folds)))
     scores = []
     for codes in label_columns(y, X, task):
         if np.sort(np.bincount(codes))[-2] < 2:
@@ -179,7 +193,12 @@ def linear_probe_score(
                 "linear_probe_score needs two classes with at least 2 samples each."
             )
         folds = _folds(codes, cv, random_state)
-        scores.append(np.mean(cross_val_predict(head, X, codes, cv=folds) == codes))
+        hits = [
+            hit
+            for scaler in _SCALERS
+            for hit in _logistic_path(scaler, sorted(Cs), X, codes, folds)
+        ]
+        scores.append(np.mean(_chosen_elsewhere(np.stack(hits), hits, folds)))
     return float(np.mean(scores))
 
 
@@ -200,11 +219,13 @@ def knn_score(
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels.
+        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
+        numbers.
     n_neighbors : int, default=5
         Neighbours that vote, or whose targets are averaged.
     metric : {"cosine", "euclidean"}, default="cosine"
-        What is near. A sample without direction is at distance 1 of all others.
+        What is near. Samples of zeros have no direction: by cosine they are at distance
+        1 from all that have one, and duplicates of each other.
 
     Returns
     -------
@@ -249,7 +270,10 @@ def knn_score(
             f"{len(X)}. Got {n_neighbors!r} instead."
         )
     if metric == "cosine":
-        X = normalize(X)  # on the sphere Euclidean distance orders as the angle does
+        # On the sphere Euclidean distance orders as the angle does. Zeros go where all
+        # directions are at right angles.
+        rows = unit_rows(X)
+        X = np.column_stack([rows, ~rows.any(axis=1)])
     if np.max(np.ptp(X, axis=0)) <= 10 * np.finfo(X.dtype).eps * np.max(np.abs(X)):
         raise ValueError("All samples are equally near: knn_score has no neighbours.")
     search = NearestNeighbors(n_neighbors=n_neighbors).fit(X)
@@ -271,6 +295,43 @@ def _varying_numbers(y: np.ndarray, X: np.ndarray) -> np.ndarray:
     if len(constant):
         raise ValueError(f"Target {constant[0]} is constant: R^2 is 0 / 0.")
     return Y
+
+
+def _logistic_path(
+    scaler: StandardScaler,
+    Cs: list[float],
+    X: np.ndarray,
+    codes: np.ndarray,
+    folds: PredefinedSplit,
+) -> Iterator[np.ndarray]:
+    """Whether held-out samples are recognised, C by C until that clearly gets worse."""
+    most = 0
+    for C in Cs:
+        logistic = LogisticRegression(C=C / X.shape[1], max_iter=1000)
+        head = make_pipeline(scaler, logistic)
+        hit = cross_val_predict(head, X, codes, cv=folds) == codes
+        yield hit
+        # Larger C cost the most; one that overfits is followed by worse ones.
+        if hit.sum() < most - np.sqrt(len(hit) * hit.mean() * (1 - hit.mean())):
+            break
+        most = max(most, hit.sum())
+
+
+def _chosen_elsewhere(gains: Any, held_out: Any, folds: PredefinedSplit) -> np.ndarray:
+    """Held-out predictions, for each fold those of the head best on all other folds.
+
+    `gains` and `held_out` have shape (n_heads, n_samples) or (…, n_targets).
+    """
+    gains, held_out = np.asarray(gains, dtype=np.float64), np.stack(held_out)
+    chosen = np.empty_like(held_out[0])
+    for k in np.unique(folds.test_fold):
+        test = folds.test_fold == k
+        best = np.argmax(gains[:, ~test].sum(axis=1), axis=0)
+        # One head for all targets of a fold, or one for each of them.
+        chosen[test] = np.take_along_axis(
+            held_out[:, test], np.asarray(best)[None, None], axis=0
+        )[0]
+    return chosen
 
 
 def _folds(codes: np.ndarray, cv: int, random_state: Any) -> PredefinedSplit:

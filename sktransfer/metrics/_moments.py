@@ -13,7 +13,7 @@ from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._validation import (
     check_features,
     check_numeric_target,
-    infer_task,
+    check_task,
 )
 
 
@@ -29,7 +29,8 @@ def logme_score(
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels.
+        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
+        numbers.
     fit_intercept : bool, default=False
         Whether the model has an intercept. The papers' has none.
 
@@ -65,8 +66,8 @@ def logme_score(
     >>> round(logme_score(*load_iris(return_X_y=True)), 3)
     -0.16
     """
-    classification = infer_task(y, task) == "classification"
-    model = LogMEClassifier if classification else LogME
+    task = check_task("logme_score", y, task)
+    model = LogMEClassifier if task == "classification" else LogME
     return model(fit_intercept=fit_intercept).fit(X, y).logme_
 
 
@@ -168,7 +169,8 @@ def lfc_score(X: Any, y: Any, *, task: str = "auto") -> float:
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels.
+        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
+        numbers.
 
     Returns
     -------
@@ -199,7 +201,7 @@ def lfc_score(X: Any, y: Any, *, task: str = "auto") -> float:
     >>> round(lfc_score(*load_iris(return_X_y=True)), 3)
     0.165
     """
-    if infer_task(y, task) == "classification":
+    if check_task("lfc_score", y, task) == "classification":
         return lfc_of(LabelledFeatures(X, y))
     X = check_features(X, min_samples=2)
     y = check_numeric_target(y, X)

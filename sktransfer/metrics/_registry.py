@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import Any
 
 from sktransfer.metrics._coding_rate import layer_factor, transrate_of, transrate_score
 from sktransfer.metrics._gaussian import gbc_of, gbc_score
@@ -24,7 +26,7 @@ from sktransfer.metrics._moments import (
 from sktransfer.metrics._shared import LabelledFeatures
 from sktransfer.metrics._similarity import parc_score
 from sktransfer.metrics._source import leep_score, nce_score
-from sktransfer.utils._validation import TASKS
+from sktransfer.utils._validation import TASKS, task_refusal
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Metric:
     ----------
     name : str
     function : callable
-        ``function(features or source_proba, y) -> float``, larger is better.
+        ``function(features or source_proba, y) -> float``, larger is better. If it has
+        a parameter ``task``, that is passed on.
     reads : {"features", "source_proba"}
         What the pre-trained model has to give.
     tasks : tuple of str
@@ -53,6 +56,8 @@ class Metric:
     layer_factor : callable, optional
         ``layer_factor(n_features, n_features_last) -> float``: what makes the scores of
         layers of one network comparable, where their width alone moves them.
+    task : {"auto", "classification", "regression", "multilabel"}
+        How this metric reads the target; "auto" leaves it to whoever asks.
 
     Examples
     --------
@@ -71,15 +76,36 @@ class Metric:
     weakness: str = ""
     shared: Callable[[LabelledFeatures], float] | None = None
     layer_factor: Callable[[int, int], float] | None = None
+    task: str = "auto"
 
-    def check_task(self, task: str) -> None:
-        """Raise a ValueError if the metric does not take such targets."""
+    @property
+    def takes_task(self) -> bool:
+        """Whether the function has a parameter ``task``."""
+        try:
+            return "task" in inspect.signature(self.function).parameters
+        except ValueError:  # of some functions written in C
+            return False
+
+    def check_task(self, task: str) -> str:
+        """Return the task that the metric measures where others are asked for `task`.
+
+        Raises
+        ------
+        ValueError
+            If the metric does not take such targets.
+        """
+        task = task if self.task == "auto" else self.task
         if task not in self.tasks:
             able = [name for name, other in METRICS.items() if task in other.tasks]
-            raise ValueError(
-                f"The metric {self.name!r} takes {' and '.join(self.tasks)} targets, "
-                f"but this is a {task} target. Metrics that take it: {able}."
-            )
+            refusal = task_refusal(f"The metric {self.name!r}", self.tasks, task)
+            raise ValueError(f"{refusal} Metrics that take it: {able}.")
+        return task
+
+    def compute(self, given: Any, y: Any, task: str) -> float:
+        """Score features or source probabilities against a target of this task."""
+        task = self.check_task(task)
+        options = {"task": task} if self.takes_task else {}
+        return float(self.function(given, y, **options))
 
 
 _ALL = (
@@ -181,7 +207,7 @@ _ALL = (
         linear_probe_score,
         tasks=TASKS,
         reference="You et al., JMLR 2022",
-        cost="folds · soft-max fits",
+        cost="8 · folds · soft-max fits",
         weakness="Slow, coarse (steps of 1 / n), and its folds depend on the order.",
     ),
     Metric(

@@ -7,6 +7,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from sklearn.base import is_classifier, is_regressor
+
 from sktransfer.feature_extraction import Extraction
 from sktransfer.feature_extraction._extract import (
     extract,
@@ -17,7 +19,8 @@ from sktransfer.feature_extraction._tokens import flatten_labels
 from sktransfer.linear_model import SufficientStatistics
 from sktransfer.metrics._registry import METRICS, Metric, get_metric
 from sktransfer.metrics._shared import LabelledFeatures
-from sktransfer.utils._validation import TASKS, infer_task
+from sktransfer.utils._array_api import beside
+from sktransfer.utils._validation import TASKS, check_task_name, infer_task
 
 
 class TransferabilityScorer:
@@ -59,13 +62,48 @@ class TransferabilityScorer:
         extractor = without_predictor(estimator)
         if gives_tokens(extractor):
             y = flatten_labels(X, y)
+        task = self.check_task(y, estimator=estimator)
         extraction = extract(extractor, X, source_proba=self.reads("source_proba"))
-        data = share(self.metrics.values(), extraction.joined, y)
+        data = share(self.metrics.values(), extraction.joined, y, task)
         scores = {
-            name: measure(metric, extraction, y, data)
+            name: measure(metric, extraction, y, task, data)
             for name, metric in self.metrics.items()
         }
         return next(iter(scores.values())) if self.single else scores
+
+    def check_task(self, y: Any, task: str = "auto", estimator: Any = None) -> str:
+        """Name the task that `y` poses, if all metrics take it.
+
+        Parameters
+        ----------
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        task : {"auto", "classification", "regression", "multilabel"}, default="auto"
+            By default what the metrics were told, or what `y` looks like.
+        estimator : estimator, optional
+            Whose final predictor, if any, tells what whole numbers in `y` are.
+
+        Returns
+        -------
+        {"classification", "regression", "multilabel"}
+
+        Raises
+        ------
+        ValueError
+            If a metric does not take the task.
+        """
+        told = [metric.task for metric in self.metrics.values()]
+        if task == "auto" and "auto" not in told:
+            task = told[0]
+        expected = None
+        if hasattr(estimator, "predict"):
+            if is_regressor(estimator):
+                expected = "regression"
+            elif is_classifier(estimator):
+                expected = "classification"
+        task = infer_task(y, task, expected=expected)
+        for metric in self.metrics.values():
+            metric.check_task(task)
+        return task
 
     def reads(self, what: str) -> bool:
         """Whether some metric reads "features" or "source_proba"."""
@@ -79,7 +117,7 @@ def share(
     metrics: Iterable[Metric],
     features: Any,
     y: Any,
-    task: str = "auto",
+    task: str,
     statistics: SufficientStatistics | None = None,
 ) -> LabelledFeatures | None:
     """What metrics of the same features and labels compute once, if they can.
@@ -89,7 +127,7 @@ def share(
     metrics : iterable of Metric
     features : array of shape (n_samples, n_features)
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
-    task : {"auto", "classification", "regression", "multilabel"}, default="auto"
+    task : {"classification", "regression", "multilabel"}
     statistics : SufficientStatistics, optional
         Of features and labels, where somebody has them already.
 
@@ -98,15 +136,17 @@ def share(
     LabelledFeatures or None
         None where no metric shares, or the target is not one of class labels.
     """
-    if not any(metric.shared for metric in metrics):
+    if task != "classification" or not any(metric.shared for metric in metrics):
         return None
-    if infer_task(y, task) != "classification":
-        return None
-    return LabelledFeatures(features, y, statistics)
+    return LabelledFeatures(features, beside(y, features), statistics)
 
 
 def measure(
-    metric: Metric, extraction: Extraction, y: Any, data: LabelledFeatures | None = None
+    metric: Metric,
+    extraction: Extraction,
+    y: Any,
+    task: str,
+    data: LabelledFeatures | None = None,
 ) -> float:
     """Score an extraction whose layers, if several, count as one feature matrix.
 
@@ -115,6 +155,8 @@ def measure(
     metric : Metric
     extraction : Extraction
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        Of any array library: it is brought to where the extraction lives.
+    task : {"classification", "regression", "multilabel"}
     data : LabelledFeatures, optional
         Of the same features and labels, for the metrics that share.
 
@@ -122,11 +164,11 @@ def measure(
     -------
     float
     """
-    if metric.reads == "source_proba":
-        return float(metric.function(extraction.source_proba, y))
     if data is not None and metric.shared is not None:
         return float(metric.shared(data))
-    return float(metric.function(extraction.joined, y))
+    source = metric.reads == "source_proba"
+    given = extraction.source_proba if source else extraction.joined
+    return metric.compute(given, beside(y, given), task)
 
 
 def make_transferability_scorer(
@@ -146,18 +188,22 @@ def make_transferability_scorer(
     reads : {"features", "source_proba"}, default="features"
         What functions that are not in the registry read.
     **kwargs : dict
-        Passed on to the score function (one only).
+        Passed on to the score function (one only). ``task=`` says how any metric is to
+        read the target.
 
     Returns
     -------
     TransferabilityScorer
         ``scorer(estimator, X, y)``: sends `X` through all steps of a pipeline but a
-        final predictor, or through a transformer, and measures what comes out.
+        final predictor, or through a transformer, and measures what comes out. A final
+        regressor or classifier tells whether whole numbers in `y` are numbers or
+        labels; otherwise floats are numbers and integers are labels.
 
     Raises
     ------
     ValueError
-        If a name is no metric, or `kwargs` are given for several functions.
+        If a name is no metric, or `kwargs` are given for several functions; when the
+        scorer is called, if a metric does not take the target.
 
     Examples
     --------
@@ -169,6 +215,13 @@ def make_transferability_scorer(
     >>> round(scorer(PCA(2).fit(X), X, y), 2)
     0.25
     """
+    return _make_scorer(score_func, reads, kwargs, "score_func")
+
+
+def _make_scorer(
+    score_func: Any, reads: str, kwargs: dict, parameter: str
+) -> TransferabilityScorer:
+    """Make a scorer; `parameter` is what the caller calls the functions."""
     if reads not in ("features", "source_proba"):
         raise ValueError(
             "The 'reads' parameter must be one of ['features', 'source_proba']. "
@@ -184,15 +237,17 @@ def make_transferability_scorer(
         )
     if not isinstance(score_func, Mapping):
         names = list(score_func)
-        if not all(isinstance(name, str) for name in names):
-            raise ValueError(
-                "score_func must be a callable, a metric's name, a list of names or a "
-                f"dict. Got {score_func!r} instead."
-            )
+        for name in names:
+            if not isinstance(name, str):
+                raise ValueError(
+                    f"A list of metrics in '{parameter}' takes their names only, but "
+                    f"has {name!r}. To score with functions, give a dict of names to "
+                    "functions or names of metrics."
+                )
         score_func = dict(zip(names, names, strict=True))
     metrics = {k: _as_metric(v, reads, {}) for k, v in score_func.items()}
     if not metrics:
-        raise ValueError("score_func must name at least one metric; it is empty.")
+        raise ValueError(f"'{parameter}' must name at least one metric; it is empty.")
     return TransferabilityScorer(metrics, single=False)
 
 
@@ -200,7 +255,7 @@ def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
     if isinstance(function, str):
         known = get_metric(function)
     elif isinstance(function, TransferabilityScorer) and function.single:
-        return next(iter(function.metrics.values()))
+        (known,) = function.metrics.values()
     elif callable(function):
         # A function of the registry keeps what is known about it.
         known = next((m for m in METRICS.values() if m.function is function), None)
@@ -212,10 +267,15 @@ def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
         name = getattr(function, "__name__", type(function).__name__)
         # What it can take, a function of the user's own has to know itself.
         known = Metric(name, function, reads, TASKS)
+        if isinstance(function, partial) and "task" in function.keywords:
+            known = replace(known, task=check_task_name(function.keywords["task"]))
     if not kwargs:
         return known
+    task = check_task_name(kwargs.get("task", known.task))
+    options = {key: value for key, value in kwargs.items() if key != "task"}
+    function = partial(known.function, **options) if options else known.function
     # Other parameters, other statistics: nothing to share.
-    return replace(known, function=partial(known.function, **kwargs), shared=None)
+    return replace(known, function=function, task=task, shared=None)
 
 
 def get_scorer(
@@ -254,4 +314,4 @@ def get_scorer(
     """
     if isinstance(scoring, TransferabilityScorer):
         return scoring
-    return make_transferability_scorer(scoring)
+    return _make_scorer(scoring, "features", {}, "scoring")

@@ -69,12 +69,12 @@ class LabelledFeatures:
     def centred_square_norms(self) -> np.ndarray:
         """||x_i - mean||^2 of every sample, on the host, of shape (n_samples,)."""
         xp = self.xp
-        mean = xp.astype(self.mean, self.X.dtype)
+        # In double precision, where squares stay in range.
         parts = [
-            xp.sum((self.X[rows, :] - mean) ** 2, axis=1)
+            xp.sum((xp.astype(self.X[rows, :], xp.float64) - self.mean) ** 2, axis=1)
             for rows in chunks(self.X.shape[0], 1024)
         ]
-        return to_numpy(xp.concat(parts)).astype(np.float64)
+        return to_numpy(xp.concat(parts))
 
     @cached_property
     def class_order(self) -> Any:

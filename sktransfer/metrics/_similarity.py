@@ -38,7 +38,8 @@ def parc_score(
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels.
+        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
+        numbers.
     max_samples : int, default=2000
         Of more samples so many are drawn, classes in proportion: every pair of samples
         has its dissimilarity in memory.

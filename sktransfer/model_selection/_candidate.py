@@ -28,7 +28,7 @@ from sktransfer.metrics._scorer import measure, share
 from sktransfer.metrics._shared import LabelledFeatures
 from sktransfer.model_selection._cache import fit_and_extract
 from sktransfer.model_selection._warnings import collect_warnings
-from sktransfer.utils._array_api import get_namespace, to_numpy
+from sktransfer.utils._array_api import beside, get_namespace, to_numpy
 
 
 @dataclass
@@ -256,7 +256,7 @@ def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -
                 if metric.reads == "source_proba" and extraction.source_proba is None:
                     problem = source_proba_problem(row.extractor)
                     raise ValueError(f"no source probabilities: {problem}")
-                score = measure(metric, extraction, y, data)
+                score = measure(metric, extraction, y, measurement.task, data)
                 if np.isnan(score):
                     raise ValueError("the score is NaN.")
                 row.scores[name] = score
@@ -288,7 +288,7 @@ def _failures_into(row: Row, metric: str, measurement: Measurement) -> Iterator[
 
 def _fit_logme(row: Row, features: Any, y: Any, task: str) -> None:
     model = LogMEClassifier if task == "classification" else LogME
-    row.logme = model(std_error=True).fit(features, y)
+    row.logme = model(std_error=True).fit(features, beside(y, features))
     row.std_error = row.logme.std_error_
     row.influence = to_numpy(row.logme.influence_)
     xp, _ = get_namespace(features=features)

@@ -13,6 +13,8 @@ from sktransfer.metrics import Metric
 from sktransfer.model_selection._candidate import Row, is_logme
 from sktransfer.utils._terminal import printable
 
+_MEASURED = ("n_features", "extract_time", "score_time")
+
 
 def results_table(
     rows: list[Row],
@@ -44,18 +46,35 @@ def results_table(
         table[name] = np.array(
             [row.scores.get(name, error_score) for row in rows], dtype=np.float64
         )
+        std_error, rank_by = _columns_beside(name)
         if is_logme(metric):
-            table[f"{name}_std_error"] = np.array([row.std_error for row in rows])
+            table[std_error] = np.array([row.std_error for row in rows])
         if len(metrics) > 1:
-            table[f"rank_{name}"] = ranks(measured)
+            table[rank_by] = ranks(measured)
         if name == refit_metric:
             rank = ranks(measured)
     table["rank"] = rank
-    table["n_features"] = np.array([row.n_features for row in rows])
-    table["extract_time"] = np.array([row.extract_time for row in rows])
-    table["score_time"] = np.array([row.score_time for row in rows])
+    for column in _MEASURED:
+        table[column] = np.array([getattr(row, column) for row in rows])
     table["error"] = np.array(["; ".join(row.errors) for row in rows], dtype=object)
     return table
+
+
+def check_columns(metrics: Mapping[str, Metric]) -> None:
+    """Refuse names of metrics that would overwrite other columns of the table."""
+    taken = {column for name in metrics for column in _columns_beside(name)}
+    taken |= {"name", "layer", "rank", "error", *_MEASURED}
+    clash = sorted(taken.intersection(metrics))
+    if clash:
+        raise ValueError(
+            f"A metric in 'scoring' cannot be called {clash[0]!r}: that is a column of "
+            "results_ already. Give it another name."
+        )
+
+
+def _columns_beside(name: str) -> tuple[str, str]:
+    """Columns that come with the scores of a metric: its error and its ranks."""
+    return f"{name}_std_error", f"rank_{name}"
 
 
 def ranks(scores: np.ndarray) -> np.ndarray:

@@ -55,11 +55,15 @@ from sktransfer.model_selection._report import (
     warn_of_failures,
     warn_of_unknown_order,
 )
-from sktransfer.model_selection._results import probability_better, results_table
+from sktransfer.model_selection._results import (
+    check_columns,
+    probability_better,
+    results_table,
+)
 from sktransfer.model_selection._warnings import warnings_by_thread
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
-from sktransfer.utils._validation import infer_task
+from sktransfer.utils._validation import describe_task
 
 
 class ModelSelector(
@@ -82,7 +86,9 @@ class ModelSelector(
         Whether to keep the best model; with several metrics the name of the one that
         decides, True being the first.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read the target; ``"auto"`` takes integers and text for labels.
+        How to read the target, for every metric; ``"auto"`` takes columns of 0 and 1
+        for several labels, integers and text for classes, and floats, even whole ones,
+        for numbers.
     n_jobs : int, default=None
         Candidates at work at the same time; see joblib's `parallel_config` for
         backends, other machines among them.
@@ -93,8 +99,8 @@ class ModelSelector(
         The score of a candidate that fails, whose row tells the reason; ``"raise"``
         stops at the first failure.
     verbose : int, default=0
-        Above 0, a line is printed for each candidate. For a progress bar use
-        ``set_callbacks(sklearn.callback.ProgressBar())``.
+        Above 0, the task and a line for each candidate are printed. For a progress bar
+        use ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
@@ -265,10 +271,10 @@ class ModelSelector(
             y = flatten_labels(X, y)
         else:
             check_one_label_each(y)
-        self.task_ = infer_task(y, self.task)
+        self.scorer_ = get_scorer(self.scoring)
+        self.task_ = self.scorer_.check_task(y, self.task)
         if self.task_ == "classification" and getattr(y, "ndim", 1) == 2:
             y = column_or_1d(to_numpy(y), warn=True)
-        self.scorer_ = get_scorer(self.scoring)
         refit_metric = self._check_metrics()
         measurement = Measurement(
             metrics=self.scorer_.metrics,
@@ -279,6 +285,8 @@ class ModelSelector(
             decides=refit_metric,
         )
 
+        if self.verbose:
+            print(describe_task(y, self.task_))
         root = self._init_callback_context(
             max_subtasks=len(self.extractors)
         ).call_on_fit_task_begin(estimator=self, X=X, y=y)
@@ -316,8 +324,7 @@ class ModelSelector(
 
     def _check_metrics(self) -> str:
         metrics = self.scorer_.metrics
-        for metric in metrics.values():
-            metric.check_task(self.task_)
+        check_columns(metrics)
         if isinstance(self.refit, str) and self.refit not in metrics:
             raise ValueError(
                 f"The 'refit' parameter must be a bool or one of {list(metrics)}, the "

@@ -6,6 +6,7 @@ array-api-compat); whatever is as small as a spectrum is brought to the host.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,7 @@ from array_api_compat import (
 from scipy.sparse import csc_array
 
 __all__ = [
+    "beside",
     "cached_rows",
     "chunks",
     "class_sums",
@@ -30,9 +32,11 @@ __all__ = [
     "from_numpy",
     "get_namespace",
     "gram",
+    "in_range",
     "is_numpy_namespace",
     "real_floating",
     "to_numpy",
+    "unit_rows",
 ]
 
 # Rows (or columns) multiplied at once: long enough for a matrix product to run at
@@ -81,7 +85,10 @@ def get_namespace(**arrays: Any) -> tuple[Any, Any]:
 def to_numpy(array: Any) -> np.ndarray:
     """Copy an array of any namespace to host memory as a NumPy array."""
     if is_torch_array(array):
-        return array.detach().cpu().numpy()
+        array = array.detach().cpu()
+        if str(array.dtype) == "torch.bfloat16":  # NumPy has none
+            array = array.float()
+        return array.numpy()
     if is_cupy_array(array):
         return array.get()
     return np.asarray(array)
@@ -93,6 +100,16 @@ def from_numpy(array: np.ndarray, xp: Any, device: Any) -> Any:
         return array
     # Torch shares the memory, and has no arrays that are read only.
     return xp.asarray(np.require(array, requirements="W"), device=device)
+
+
+def beside(y: Any, X: Any) -> Any:
+    """Bring a target to the namespace and device of `X`; lists and text stay."""
+    if not is_array_api_obj(y) or (is_numpy_array(y) and y.dtype.kind in "OSUT"):
+        return y
+    xp, device = get_namespace(X=X)
+    if get_namespace(y=y) == (xp, device):
+        return y
+    return from_numpy(to_numpy(y), xp, device)
 
 
 def real_floating(array: Any, xp: Any) -> Any:
@@ -109,6 +126,37 @@ def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
     """Yield consecutive slices that cover ``range(n)``."""
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
+
+
+def unit_rows(A: Any) -> Any:
+    """Rows of `A` scaled to norm one, whatever they were; rows of zeros stay."""
+    xp, _ = get_namespace(A=A)
+
+    def divided(A: Any, sizes: Any) -> Any:
+        return A / xp.where(sizes > 0, sizes, xp.ones_like(sizes))[:, None]
+
+    # Largest entries of 1, or squares would leave the range of single precision.
+    A = divided(A, xp.max(xp.abs(A), axis=1))
+    return divided(A, xp.sqrt(xp.sum(A**2, axis=1)))
+
+
+def in_range(A: Any) -> tuple[Any, int]:
+    """Change the unit of `A` if squares of its entries would leave the range.
+
+    Returns
+    -------
+    scaled : array like `A`
+    exponent : int
+        ``A = scaled * 2 ** exponent``, exactly.
+    """
+    xp, _ = get_namespace(A=A)
+    exponent = math.frexp(float(xp.max(xp.abs(A))))[1]
+    limit = math.frexp(float(xp.finfo(A.dtype).max))[1] // 4
+    if abs(exponent) <= limit:
+        return A, 0
+    # In two steps, as 2 ** -exponent may itself be out of range.
+    half = exponent // 2
+    return A * 2.0**-half * 2.0 ** (half - exponent), exponent
 
 
 def cached_rows(A: Any) -> Iterator[slice]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,21 @@ from sklearn.utils.validation import (
 from sktransfer.utils._array_api import (
     from_numpy,
     get_namespace,
+    in_range,
     is_numpy_namespace,
     real_floating,
     to_numpy,
 )
 
 TASKS = ("classification", "regression", "multilabel")
+
+# Integers of more values than this, and fewer samples a value, may well be numbers.
+_MANY_VALUES, _SAMPLES_PER_CLASS = 30, 10
+
+_TARGETS = (
+    "y must hold class labels or numbers of shape (n_samples,), or numbers or 0/1 "
+    "indicators of shape (n_samples, n_targets)."
+)
 
 FLOAT_DTYPES = [np.float64, np.float32]
 
@@ -93,7 +103,6 @@ def check_numeric_target(y: Any, X: Any) -> Any:
             ensure_2d=False,
             allow_nd=False,
             input_name="y",
-            estimator="LogME",
         )
         y = from_numpy(y, xp, device)
     else:
@@ -145,9 +154,10 @@ def check_source_proba(source_proba: Any) -> tuple[Any, Callable[[slice], Any]]:
     """
     P = check_features(source_proba, name="source_proba", finite=False)
     xp, device = get_namespace(P=P)
-    # A soft-max in half precision is checked as what it is, not as what it becomes.
+    # A soft-max in half precision is checked as what it is, not as what it becomes;
+    # bfloat16, of eight bits, can come to NumPy as float32 only.
     exact = str(getattr(source_proba, "dtype", P.dtype)).endswith("float64")
-    tolerance = 1e-6 if exact else 1e-3
+    tolerance = 1e-6 if exact else 2**-7
     ones = xp.ones((1, P.shape[1]), dtype=P.dtype, device=device)
 
     def read(rows: slice) -> Any:
@@ -184,14 +194,19 @@ def check_weights(sample_weight: Any, X: Any) -> Any:
     return from_numpy(weights, xp, device)
 
 
-def infer_task(y: Any, task: str = "auto") -> str:
-    """Name the task that a target poses.
+def infer_task(y: Any, task: str = "auto", *, expected: str | None = None) -> str:
+    """Name the task that a target poses: the one place that decides it.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        What to return instead of guessing.
+        What to return instead of guessing. ``"auto"`` takes columns of 0 and 1 for
+        several labels; text, booleans and integers for classes; floats, even whole
+        ones, for numbers.
+    expected : {"classification", "regression"}, optional
+        What ``"auto"`` takes whole numbers for, whatever their dtype, where the task is
+        known from elsewhere: a classifier or a metric of classes says so.
 
     Returns
     -------
@@ -200,22 +215,110 @@ def infer_task(y: Any, task: str = "auto") -> str:
     Raises
     ------
     ValueError
-        If `y` is of no kind that can be scored.
+        If `task` is none of these, or `y` is of no kind that can be scored.
+
+    Warns
+    -----
+    UserWarning
+        Where ``"auto"`` may be wrong: integers of more than 30 values with fewer than
+        10 samples each on average, and whole floats that are not so many.
     """
+    check_task_name(task)
+    if task == "multilabel":
+        _check_indicators(to_numpy(y))
     if task != "auto":
         return task
-    y = to_numpy(y)
-    kind = type_of_target(y, input_name="y")
-    if kind in ("binary", "multiclass"):
-        return "classification"
-    if kind == "multilabel-indicator":
-        return "multilabel"
-    several_numbers = kind == "multiclass-multioutput" and y.dtype.kind not in "OUST"
-    if kind.startswith("continuous") or several_numbers:
+    given, y = y, to_numpy(y)
+    if y.ndim == 2 and y.shape[1] > 1:
+        return _task_of_columns(y)
+    # Data frames go as they are: scikit-learn knows what their missing values are.
+    kind = type_of_target(y if is_array_api_obj(given) else given, input_name="y")
+    if kind.startswith("continuous"):
         return "regression"
-    raise ValueError(
-        f"Unknown label type: {kind}. y must hold class labels or numbers of shape "
-        "(n_samples,), or numbers or 0/1 indicators of shape (n_samples, n_targets)."
+    if kind not in ("binary", "multiclass"):
+        raise ValueError(f"Unknown label type: {kind}. {_TARGETS}")
+    if y.dtype.kind not in "iuf":  # text and booleans are never numbers
+        return "classification"
+    return expected or _task_of_whole_numbers(y)
+
+
+def check_task_name(task: Any) -> str:
+    """Return `task`, if it is one."""
+    if task not in ("auto", *TASKS):
+        raise ValueError(
+            "The 'task' parameter must be a str among "
+            f"{{{', '.join(map(repr, ('auto', *TASKS)))}}}. Got {task!r} instead."
+        )
+    return task
+
+
+def _task_of_whole_numbers(y: np.ndarray) -> str:
+    n_samples, n_values = y.size, len(np.unique(y))
+    many = n_values > _MANY_VALUES and n_samples < _SAMPLES_PER_CLASS * n_values
+    floats = y.dtype.kind == "f"
+    if n_samples and floats != many:
+        read, other = (
+            ("numbers because they are floats", "they are class labels")
+            if floats
+            else (f"{n_values} classes", "they are numbers to predict")
+        )
+        tasks = ("regression", "classification")
+        this, that = tasks if floats else tasks[::-1]
+        warnings.warn(
+            f"y holds {n_values} different whole numbers in {n_samples} samples, which "
+            f"are read as {read}. If {other}, pass task={that!r}; task={this!r} "
+            "silences this warning.",
+            UserWarning,
+            stacklevel=3,
+        )
+    return "regression" if floats else "classification"
+
+
+def _task_of_columns(y: np.ndarray) -> str:
+    if y.dtype.kind not in "biuf":
+        raise ValueError(
+            f"y has {y.shape[1]} columns (shape {y.shape}) and dtype {y.dtype}, but "
+            "several targets must be numbers or 0/1 indicators. If one column holds "
+            "ids, pass the column of labels alone, such as y[:, 1]."
+        )
+    if not np.isfinite(y).all():
+        raise ValueError("Input y contains NaN or infinity.")
+    if np.isin(y, (0, 1)).all():
+        return "multilabel"
+    for column in range(y.shape[1]):
+        values = np.sort(y[:, column])
+        if len(y) > 2 and np.all(np.diff(values) == 1):
+            raise ValueError(
+                f"Column {column} of y counts the samples: it looks like an id or a "
+                "row number, not like a target. Pass the other column(s) alone, or "
+                "task='regression' if it is one."
+            )
+    return "regression"
+
+
+def _check_indicators(y: np.ndarray) -> None:
+    if y.ndim != 2 or y.dtype.kind not in "biuf" or not np.isin(y, (0, 1)).all():
+        raise ValueError(
+            "A multilabel target must hold 0/1 indicators of shape (n_samples, "
+            f"n_labels); got an array of shape {y.shape} and dtype {y.dtype}."
+        )
+
+
+def describe_task(y: Any, task: str) -> str:
+    """Say how a target is read, for the reader of a table."""
+    y = to_numpy(y)
+    if task == "classification":
+        return f"{task}, {len(np.unique(y))} classes"
+    n_targets = 1 if y.ndim == 1 else y.shape[1]
+    what = "label" if task == "multilabel" else "target"
+    return f"{task}, {n_targets} {what}{'s' * (n_targets > 1)}"
+
+
+def task_refusal(metric: str, tasks: Iterable[str], task: str) -> str:
+    """Say that a metric does not take the task, and how to pose another one."""
+    return (
+        f"{metric} takes {' and '.join(tasks)} targets, but this is a {task} target. "
+        "If y is read wrongly, say how to read it by task=."
     )
 
 
@@ -223,18 +326,21 @@ def check_task(
     metric: str, y: Any, task: str = "auto", tasks: tuple[str, ...] = TASKS
 ) -> str:
     """Name the task that `y` poses, if the metric takes it."""
-    task = infer_task(y, task)
+    # A metric of classes alone has said what whole numbers are.
+    task = infer_task(y, task, expected=tasks[0] if len(tasks) == 1 else None)
     if task not in tasks:
-        raise ValueError(
-            f"{metric} takes {', '.join(tasks)} targets, but this is a {task} target."
-        )
+        raise ValueError(task_refusal(metric, tasks, task))
     return task
 
 
 def to_host(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Validate features of at least two samples; bring them and targets to the host."""
+    """Validate features of at least two samples; bring them and targets to the host.
+
+    Features too large or small for their squares come in another unit.
+    """
     get_namespace(X=X, y=y)
-    return to_numpy(check_features(X, min_samples=2)), to_numpy(y)
+    X, _ = in_range(to_numpy(check_features(X, min_samples=2)))
+    return X, to_numpy(y)
 
 
 def label_columns(
@@ -247,11 +353,6 @@ def label_columns(
         _, first = np.unique(codes, return_index=True)
         return [np.argsort(np.argsort(first))[codes]]
     Y = check_numeric_target(y, X)
-    if Y.ndim != 2 or not np.isin(Y, (0, 1)).all():
-        raise ValueError(
-            "A multilabel target must hold 0/1 indicators of shape (n_samples, "
-            "n_labels)."
-        )
     constant = np.flatnonzero(np.ptp(Y, axis=0) == 0)
     if len(constant) and not allow_constant:
         raise ValueError(f"Label {constant[0]} is constant: leave it out.")

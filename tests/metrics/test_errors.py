@@ -109,6 +109,21 @@ class TestSourceProbabilities:
         with pytest.raises(ValueError, match="negative entries"):
             function(logits, self.y)
 
+    @pytest.mark.parametrize("n_classes", [4, 50, 1000])
+    def test_rounding_of_bfloat16_is_no_error(self, function, n_classes):
+        """Eight bits: rows of its soft-max sum to one within 2 ** -8 only."""
+        torch = pytest.importorskip("torch")
+        logits = np.random.default_rng(0).normal(size=(200, n_classes))
+        exact = torch.softmax(torch.tensor(logits), dim=1)
+        y = np.arange(200) % 3
+        expected = function(exact.numpy(), y)
+        rounded = exact.bfloat16()
+        assert float(abs(rounded.double().sum(1) - 1).max()) > 1e-4
+        tolerance = 0.02 if function is nce_score else 1e-3  # ties of the first choice
+        score = function(rounded, torch.tensor(y))
+        assert score == pytest.approx(expected, rel=tolerance)
+        assert function(rounded.float().numpy(), y) == pytest.approx(score, rel=1e-5)
+
     @pytest.mark.parametrize("dtype", [np.float16, np.float32])
     def test_rounding_of_a_low_precision_is_no_error(self, function, dtype):
         # Rounded to half precision, rows sum to one within 1e-4 only.

@@ -228,6 +228,7 @@ def test_data_frame(wine):
 def test_lines_for_each_candidate(wine, capsys):
     ModelSelector(CANDIDATES, scoring=["logme", "h_score"], verbose=1).fit(*wine)
     lines = capsys.readouterr().out.splitlines()
+    assert lines.pop(0) == "classification, 3 classes"
     assert [line.split(":")[0] for line in lines] == ["two", "five", "poly"]
     assert all(": logme " in line and ", h_score " in line for line in lines)
     ModelSelector(CANDIDATES).fit(*wine)
