@@ -113,6 +113,10 @@ class EvidenceMixin:
         X, targets = self._check(X, y, restart=True)
         weights = check_weights(sample_weight, X)
         self._update(X, targets, weights)
+        return self._fit_updated(X, targets, weights)
+
+    def _fit_updated(self, X: Any, targets: Any, weights: Any) -> EvidenceMixin:
+        """Fit to samples whose statistics are there."""
 
         def target_rows(rows: slice) -> Any:
             return self._target_rows(targets[rows, ...], X)

@@ -13,9 +13,10 @@ from sklearn.base import (
     RegressorMixin,
     _fit_context,
 )
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _check_n_features, check_is_fitted
 
 from sktransfer.linear_model._base import EvidenceMixin
+from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import device, from_numpy, get_namespace, to_numpy
 from sktransfer.utils._validation import (
     check_features,
@@ -328,6 +329,16 @@ class LogMEClassifier(EvidenceMixin, ClassifierMixin, BaseEstimator):
             self._begin(X)
         self._update(X, codes, check_weights(sample_weight, X))
         return self
+
+    def _fit_shared(
+        self, statistics: SufficientStatistics, X: Any, codes: Any
+    ) -> LogMEClassifier:
+        """Fit to checked samples whose statistics somebody has already."""
+        _check_n_features(self, X, reset=True)
+        self.classes_ = np.arange(statistics.n_classes)
+        self.statistics_ = statistics
+        self._posterior = self._influence = self._std_error = None
+        return self._fit_updated(X, codes, None)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the class with the largest log density ratio.

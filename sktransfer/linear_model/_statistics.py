@@ -311,6 +311,17 @@ class SufficientStatistics:
         return self._moments.origin + self._moments.sums / self.n_samples
 
     @property
+    def feature_variance(self) -> Any:
+        """Variance of the features, float64, of shape (n_features,)."""
+        moments, n = self._moments, self.n_samples
+        if moments.gram is None:
+            X, y, weights = self._joined_rows()
+            moments = moments_of(X, y, self.n_classes, weights, with_gram=False)
+            return moments.squares / n - (moments.sums / n) ** 2
+        xp, _ = get_namespace(gram=moments.gram)
+        return xp.linalg.diagonal(moments.gram) / n - (moments.sums / n) ** 2
+
+    @property
     def constant_targets(self) -> np.ndarray:
         """Boolean mask of the targets that have one value only."""
         if self.n_classes is not None:

@@ -87,6 +87,7 @@ def gbc_of(
         )
     if n_components < 1:
         raise ValueError(f"n_components must be at least 1. Got {n_components!r}.")
+    data = data.about_mean
     means, variances = _class_moments(data, _components(data, n_components))
     if covariance == "spherical":
         variances = np.broadcast_to(
@@ -109,15 +110,14 @@ def _components(data: LabelledFeatures, n_components: int) -> Any:
     """Leading principal directions, of shape (n_features, <= n_components)."""
     # In the basis of the uncentred spectrum the covariance is diag(s) less one rank.
     s = data.spectrum.eigenvalues
+    same = "All samples have the same features: classes cannot be separated."
     if not len(s):
-        raise ValueError("All features are 0: classes cannot be separated.")
+        raise ValueError(same)
     ones = np.sum(data.spectrum.projections, axis=1)
     mean = np.sqrt(s) * ones / data.X.shape[0]
     values, vectors = _leading(s, np.sqrt(data.X.shape[0]) * mean, n_components)
     if values[-1] <= 1e-12 * s[0]:
-        raise ValueError(
-            "All samples have the same features: classes cannot be separated."
-        )
+        raise ValueError(same)
     vectors = vectors[:, values > 1e-12 * s[0]]
     vectors = from_numpy(vectors, data.xp, data.device)
     return data.spectrum.eigenbasis.combine(vectors)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from sktransfer.linear_model import LogME, LogMEClassifier, SufficientStatistics
-from sktransfer.linear_model._evidence import maximise_evidence
 from sktransfer.metrics._shared import LabelledFeatures
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._validation import (
@@ -224,15 +223,7 @@ def lfc_score(X: Any, y: Any, *, task: str = "auto") -> float:
 
 def logme_of(data: LabelledFeatures) -> float:
     """LogME of features and labels whose statistics are shared."""
-    spectrum = data.spectrum
-    maximum = maximise_evidence(
-        spectrum.eigenvalues,
-        spectrum.projections,
-        spectrum.residual,
-        spectrum.target_norms,
-        spectrum.n_samples,
-    )
-    return float(np.mean(maximum.log_evidence / spectrum.n_samples))
+    return data.logme.logme_
 
 
 def h_score_of(data: LabelledFeatures) -> float:
@@ -241,6 +232,7 @@ def h_score_of(data: LabelledFeatures) -> float:
     With U the left singular vectors and a = U^T 1 / sqrt(n), the centred features span
     U - 1 a^T / sqrt(n), whose Gram matrix is I - a a^T.
     """
+    data = data.about_mean
     z, ones, a = _projections(data)
     n = data.X.shape[0]
     b = z - ones[:, None] * (data.counts / n)
@@ -254,6 +246,7 @@ def h_score_of(data: LabelledFeatures) -> float:
 
 def regularized_h_score_of(data: LabelledFeatures) -> float:
     """Regularised H-score in the basis of the spectrum of the uncentred features."""
+    data = data.about_mean
     n, d = data.X.shape
     s = data.spectrum.eigenvalues
     z, ones, _ = _projections(data)

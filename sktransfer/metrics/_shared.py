@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.linear_model import SufficientStatistics
+from sktransfer.linear_model import LogMEClassifier, SufficientStatistics
 from sktransfer.linear_model._statistics import Spectrum
 from sktransfer.utils._array_api import (
     chunks,
@@ -16,6 +16,9 @@ from sktransfer.utils._array_api import (
     to_numpy,
 )
 from sktransfer.utils._validation import check_features, encode_labels
+
+# Squared ratio of mean to deviation from which a mean is taken out.
+_DOMINANT = 100.0
 
 
 class LabelledFeatures:
@@ -57,8 +60,31 @@ class LabelledFeatures:
 
     @property
     def spectrum(self) -> Spectrum:
-        """Spectrum of the features as they are."""
+        """Spectrum of the features as they are, with all directions that they have."""
+        statistics = self.statistics
+        if statistics.is_single and statistics.spectrum.truncated:
+            # float32 may hide directions from its products.
+            self.statistics = statistics.in_double().update(self.X, self.codes)
         return self.statistics.spectrum
+
+    @cached_property
+    def about_mean(self) -> LabelledFeatures:
+        """The same samples, about their mean if it dominates all that varies.
+
+        For metrics that a shift leaves alone, but for the digits that it covers.
+        """
+        variance = float(self.xp.sum(self.statistics.feature_variance))
+        if float(self.mean @ self.mean) <= _DOMINANT * variance:
+            return self
+        mean = self.xp.astype(self.mean, self.X.dtype)
+        return LabelledFeatures(self.X - mean, to_numpy(self.codes))
+
+    @cached_property
+    def logme(self) -> LogMEClassifier:
+        """LogME without intercept, fitted to the statistics that are shared."""
+        model = LogMEClassifier()._fit_shared(self.statistics, self.X, self.codes)
+        self.statistics = model.statistics_
+        return model
 
     @cached_property
     def mean(self) -> Any:

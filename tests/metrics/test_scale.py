@@ -5,14 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sktransfer.metrics import coding_rate, gbc_score, get_metric, transrate_score
+from sktransfer.metrics import (
+    coding_rate,
+    gbc_score,
+    get_metric,
+    get_scorer_names,
+    transrate_score,
+)
 from sktransfer.metrics._shared import LabelledFeatures
 from sktransfer.utils._array_api import in_range, unit_rows
 
 # Squares of these leave the range of float32, in which 1e-38 and 3e38 are the ends.
 FACTORS = [1e19, 1e-25]
-# Those whose arithmetic is their own; others read the spectrum of the features.
-OWN = ["transrate", "parc", "nleep", "lda", "laplace_evidence", "linear_probe", "knn"]
+NAMES = [n for n in get_scorer_names() if get_metric(n).reads == "features"]
 factors = pytest.mark.parametrize("factor", FACTORS)
 
 
@@ -26,7 +31,7 @@ def data(global_random_seed):
 
 @factors
 @pytest.mark.parametrize("task", ["classification", "regression"])
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", NAMES)
 def test_scores_of_huge_and_tiny_features(name, task, factor, data):
     X, y = data
     metric = get_metric(name)
@@ -92,3 +97,31 @@ def test_unit_rows_and_ranges(library, dtype, data):
             np.asarray(scaled, np.float64)[5],
             np.asarray(X, np.float64)[5] * factor * 2.0**-exponent,
         )
+
+
+@pytest.mark.parametrize("name", ["h_score", "regularized_h_score", "gbc"])
+@pytest.mark.parametrize(
+    ("dtype", "offset", "tolerance"),
+    [(np.float32, 500, 2e-3), (np.float64, 1e5, 1e-6), (np.float64, 1e8, 1e-4)],
+)
+@pytest.mark.parametrize("d", [6, 120])
+def test_offsets_cost_no_digits(name, dtype, offset, tolerance, d, global_random_seed):
+    """At 1e5 deviations the regularised H-score was 0."""
+    rng = np.random.default_rng(global_random_seed)
+    y = np.arange(90) % 3
+    X = rng.normal(size=(90, d)) + 2 * rng.normal(size=(3, d))[y]
+    metric = get_metric(name)
+    expected = metric.compute(X, y, "classification")
+    found = metric.compute((X + offset).astype(dtype), y, "classification")
+    assert found == pytest.approx(expected, rel=tolerance)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e5])
+def test_outlier_features_cost_no_digits_of_h_score(scale, global_random_seed):
+    rng = np.random.default_rng(global_random_seed)
+    y = np.arange(900) % 3
+    X = rng.normal(size=(900, 40)) + rng.normal(size=(3, 40))[y]
+    expected = get_metric("h_score").compute(X, y, "classification")
+    X[:, :3] *= scale
+    found = get_metric("h_score").compute(X.astype(np.float32), y, "classification")
+    assert found == pytest.approx(expected, rel=1e-5)
