@@ -65,6 +65,8 @@ class Spectrum:
     eps : float
     truncated : bool
         Whether that error hides directions, which count as absent.
+    residual_error : ndarray of shape (n_targets,)
+        How much it may change `residual`, about.
     """
 
     eigenvalues: np.ndarray
@@ -81,6 +83,7 @@ class Spectrum:
     lengths2: np.ndarray | None = None
     eps: float = _EPS
     truncated: bool = False
+    residual_error: np.ndarray | float = 0.0
 
     @property
     def basis(self) -> Any:
@@ -146,6 +149,7 @@ def spectrum_of_moments(
     residual = np.maximum(norms - np.sum(projections**2, axis=0), 0.0)
     n_rows -= centred
     uncertain = np.zeros(len(residual), dtype=bool)
+    error = np.zeros(len(residual))
     if len(values) >= n_rows:
         residual[:] = 0.0
     elif len(values):
@@ -170,6 +174,7 @@ def spectrum_of_moments(
         lengths2=length2,
         eps=eps,
         truncated=len(values) < rank,
+        residual_error=error,
     )
 
 

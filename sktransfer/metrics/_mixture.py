@@ -97,7 +97,8 @@ def nleep_score(
     # In double precision: the fit makes much of little differences.
     Z = PCA(explained_variance, svd_solver=solver).fit_transform(X.astype(np.float64))
     # In units of their spread, as GaussianMixture adds 1e-6 to every variance.
-    Z /= np.sqrt(np.mean(Z**2))
+    # Rounded, or the last digits would choose between its local optima.
+    Z = np.round(Z / np.sqrt(np.mean(Z**2)), 6)
     # The start draws samples by their position: give them one of their own.
     order = np.argsort(Z[:, 0], kind="stable")
     Z, codes = Z[order], codes[order]

@@ -19,6 +19,8 @@ from sktransfer.utils._validation import check_features, encode_labels
 
 # Squared ratio of mean to deviation from which a mean is taken out.
 _DOMINANT = 100.0
+# Relative error of a metric that sums over all directions alike.
+_PRECISE = 1e-4
 
 
 class LabelledFeatures:
@@ -61,10 +63,17 @@ class LabelledFeatures:
     @property
     def spectrum(self) -> Spectrum:
         """Spectrum of the features as they are, with all directions that they have."""
-        statistics = self.statistics
-        if statistics.is_single and statistics.spectrum.truncated:
-            # float32 may hide directions from its products.
-            self.statistics = statistics.in_double().update(self.X, self.codes)
+        spectrum = self.statistics.spectrum
+        if self.statistics.is_single:
+            explained = spectrum.target_norms - spectrum.residual
+            error = spectrum.residual_error / self.counts
+            if (
+                spectrum.truncated
+                or error.sum() > _PRECISE * (explained / self.counts).sum()
+            ):
+                # Features too nearly collinear for float32.
+                statistics = self.statistics.in_double()
+                self.statistics = statistics.update(self.X, self.codes)
         return self.statistics.spectrum
 
     @cached_property
