@@ -133,7 +133,7 @@ class EvidenceMixin:
             self.statistics_ = self.statistics_.in_double().update(X, targets, weights)
             posterior = solve()
         self._posterior = posterior
-        self._warn(posterior)
+        self._warn(posterior, stacklevel=5)  # whoever called fit, which is decorated
         if loses_directions(posterior.spectrum, X):
             warnings.warn(
                 "Some features are so nearly linear combinations of others that what "
@@ -141,7 +141,7 @@ class EvidenceMixin:
                 "does not see it. Remove what they share (a common offset of some "
                 "samples, say), or reduce them by PCA, first.",
                 RoundingWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         if self.std_error:
             self._influence = posterior.influence(X, target_rows, weights)
@@ -227,7 +227,7 @@ class EvidenceMixin:
         check_is_fitted(self)
         if self._posterior is None:
             self._posterior = self._maximise(self._spectrum())
-            self._warn(self._posterior)
+            self._warn(self._posterior, stacklevel=4)
         return self._posterior
 
     def _spectrum(self) -> Spectrum:
@@ -252,7 +252,7 @@ class EvidenceMixin:
         )
         return Posterior(spectrum, maximum)
 
-    def _warn(self, posterior: Posterior) -> None:
+    def _warn(self, posterior: Posterior, stacklevel: int) -> None:
         """Say where there is no maximum, or none that could be found."""
         spectrum, maximum = posterior.spectrum, posterior.maximum
         if (stuck := ~maximum.converged).any():
@@ -261,7 +261,7 @@ class EvidenceMixin:
                 f"{self.max_iter} iterations for {self._name_targets(stuck)}; raise "
                 "max_iter or use algorithm='newton'.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
         copies = spectrum.n_rows - spectrum.n_distinct
         repeated = f" {copies} samples repeat others." if copies else ""
@@ -271,7 +271,7 @@ class EvidenceMixin:
                 "error: the evidence is infinite. Has the target leaked into them?"
                 f"{repeated}",
                 UnboundedEvidenceWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
         if maximum.bounded.any():
             warnings.warn(
@@ -280,7 +280,7 @@ class EvidenceMixin:
                 "no maximum: its value is the one at alpha / beta = 1e-8 times the "
                 f"smallest eigenvalue.{repeated} Remove repeated samples, or use more.",
                 UnboundedEvidenceWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
         if (error := posterior.rounding_error()) > _NOTABLE:
             name = "float32" if self.statistics_.is_single else "float64"
@@ -290,7 +290,7 @@ class EvidenceMixin:
                 "nats. Remove redundant features, or reduce them by PCA, first"
                 + ("; or pass float64 features." if name == "float32" else "."),
                 RoundingWarning,
-                stacklevel=4,
+                stacklevel=stacklevel,
             )
 
     def _check_solvable(self, statistics: SufficientStatistics) -> None:

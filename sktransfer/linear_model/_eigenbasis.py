@@ -146,10 +146,6 @@ class RowEigenbasis(Eigenbasis):
         """V as a matrix."""
         return self.combine(np.eye(len(self.singular_values)))
 
-    def project(self, B: Any) -> Any:
-        """Return V^T B."""
-        return self.vectors.T @ B
-
     def combine(self, W: Any) -> Any:
         """Return V W."""
         xp, where = get_namespace(X=self.X)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular, svd
+from scipy.linalg import lapack, solve_triangular, svd, svdvals
 
 from sktransfer.linear_model._eigenbasis import Eigenbasis, RowEigenbasis, blocks, eigh
 from sktransfer.linear_model._exact_fit import count_distinct
@@ -368,12 +368,11 @@ def loses_directions(spectrum: Spectrum, X: Any) -> bool:
     """
     if not spectrum.truncated:
         return False
-    xp, _ = get_namespace(X=X)
-    some = X[:: -(-X.shape[0] // _LOOKED_AT), :]
-    rows = xp.astype(some, xp.float64)
+    some = to_numpy(X[:: -(-X.shape[0] // _LOOKED_AT), :]).astype(np.float64)
     if spectrum.feature_mean is not None:
-        rows = rows - spectrum.feature_mean
-    outside = rows - (rows @ spectrum.basis) @ spectrum.basis.T
-    size = xp.mean(xp.astype(some, xp.float64) ** 2) * X.shape[1]
-    tolerance = (1e3 * float(xp.finfo(X.dtype).eps)) ** 2 * size
-    return bool(xp.any(xp.mean(outside**2, axis=0) > tolerance))
+        some = some - to_numpy(spectrum.feature_mean)
+    length = np.linalg.norm(some, axis=0)
+    singular = svdvals(some / np.where(length > 0, length, 1.0))
+    xp, _ = get_namespace(X=X)
+    seen = singular > 1e3 * float(xp.finfo(X.dtype).eps) * singular[0]
+    return int(np.sum(seen)) > len(spectrum.eigenvalues)

@@ -46,6 +46,18 @@ def test_duplicated_sample_with_other_label(wide, fit_intercept):
     assert np.isfinite(fit(X, y, fit_intercept=fit_intercept).log_evidence_).all()
 
 
+def test_warnings_point_at_the_caller(wide):
+    X, y = wide
+    X, y = X[np.arange(100) % 20], y[np.arange(100) % 20]
+    with pytest.warns(UnboundedEvidenceWarning) as seen:
+        LogMEClassifier().fit(X, y)
+    assert [w.filename for w in seen] == [__file__]
+    model = LogMEClassifier().partial_fit(X, y, classes=np.unique(y))
+    with pytest.warns(UnboundedEvidenceWarning) as seen:
+        model.logme_  # noqa: B018
+    assert [w.filename for w in seen] == [__file__]
+
+
 def test_sample_of_zeros(wide):
     X, y = wide
     X[5] = 0

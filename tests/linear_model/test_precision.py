@@ -294,6 +294,8 @@ def test_copies_and_constraints_lose_nothing(dtype, fit_intercept, recwarn):
         np.hstack([X, 1000 * X[:, :9]]),
         np.hstack([X, X @ rng.normal(size=(40, 20)).astype(dtype)]),
         normed * dtype(3) + dtype(100),
+        # Of rank 6 but for the few samples where a feature is cut off.
+        np.maximum(np.abs(X[:, :6]) @ (rng.normal(size=(6, 60)) + 3), 0),
         np.exp(X) / np.exp(X).sum(axis=1, keepdims=True),
     ):
         LogMEClassifier(fit_intercept=fit_intercept).fit(features.astype(dtype), y)
