@@ -24,6 +24,8 @@ _EPS = float(np.finfo(np.float64).eps)
 _RESOLVED = 1e-4
 # Samples that are looked at for directions that have been lost.
 _LOOKED_AT = 1024
+# Size of a feature beside the largest up to which it counts as zero.
+_LEAST = 1e-12
 # Ratio of scales, squared, from which the smallest directions are worth an SVD.
 _GRADED = 1e8
 
@@ -125,7 +127,7 @@ def spectrum_of_moments(
     diagonal = to_numpy(xp.linalg.diagonal(about.gram))
     # Entries have an error relative to what was multiplied, and to what is left.
     length2 = to_numpy(moments.squares) + (_EPS / eps) * diagonal
-    dead = diagonal <= 8 * eps * length2
+    dead = (diagonal <= 8 * eps * length2) | _is_tiny(diagonal)
     length2[dead] = 0.0
     values, basis = eigh(about.gram)
     rank = int(np.sum(~dead))
@@ -157,7 +159,7 @@ def spectrum_of_moments(
             values, basis, projections, residual, moments, length2, eps
         )
         uncertain = residual <= error
-        residual[uncertain] = error[uncertain]
+        residual[uncertain] = np.minimum(error, norms)[uncertain]
         residual[uncertain & (error <= 1e-8 * norms)] = 0.0
     return Spectrum(
         eigenvalues=values,
@@ -176,6 +178,11 @@ def spectrum_of_moments(
         truncated=len(values) < rank,
         residual_error=error,
     )
+
+
+def _is_tiny(squares: np.ndarray) -> np.ndarray:
+    """Features so small beside the largest that no decomposition can see them."""
+    return squares <= _LEAST**2 * squares.max(initial=0.0)
 
 
 def _is_resolved(values: np.ndarray, rank: int) -> bool:
@@ -199,8 +206,9 @@ def _residual_error(
     -2 w^T dB + w^T dG w, about eps (2 |l w| |y| + |l w|^2).
     """
     weights2 = np.sum(projections**2 / values[:, None], axis=0)
-    # The eigensolver's errors know no scales.
-    solver = math.sqrt(len(length2)) * _EPS * values[0] * weights2
+    # The eigensolver's errors know no scales, but are small for all that is kept.
+    relative = math.sqrt(len(length2)) * _EPS * values[0] / values
+    solver = np.minimum(relative, _RESOLVED) @ projections**2
     norms = np.sqrt(moments.target_rounding)
 
     def error(scaled2: np.ndarray) -> np.ndarray:
@@ -240,6 +248,7 @@ class _Factor:
         mean = math.sqrt(moments.weight) * to_numpy(middle.origin)
         diagonal = np.diagonal(G)
         alive = diagonal > floor * to_numpy(moments.squares)
+        alive &= ~_is_tiny(np.maximum(diagonal, mean**2))
         length = np.sqrt(np.where(alive, diagonal, mean**2))
         length[length == 0] = 1.0
         mean /= length
@@ -272,7 +281,8 @@ class _Factor:
             V = M.T @ left.vectors / np.sqrt(values)
         else:
             _, singular, rows = svd(M, full_matrices=False)
-            values, V = singular**2, rows.T
+            kept = singular > _LEAST * singular[0]
+            values, V = singular[kept] ** 2, rows[kept].T
         middle = moments.centred()
         cross = V.T @ to_numpy(middle.cross)
         if not self.centred:

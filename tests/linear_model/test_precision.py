@@ -161,6 +161,23 @@ def test_small_features_beside_large_ones(ratio, n, fit_intercept, global_random
     assert logme(X, y, fit_intercept) > small - lost
 
 
+@INTERCEPT
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("constant", [0, 1])
+@pytest.mark.parametrize("size", [1e-13, 1e-16, 1e-25])
+def test_features_that_are_almost_zero(
+    digits, size, constant, dtype, fit_intercept, recwarn
+):
+    """The last layer of a language model has some of 1e-16: all became noise."""
+    X, y = digits
+    rng = np.random.default_rng(0)
+    tiny = size * (constant + rng.normal(size=(len(X), 3)))
+    expected = logme(X.astype(dtype), y, fit_intercept)
+    found = logme(np.hstack([X, tiny]).astype(dtype), y, fit_intercept)
+    assert found == pytest.approx(expected, abs=1e-5)
+    assert len(recwarn) == 0
+
+
 @pytest.mark.parametrize("scale", [1e19, 1e-25, 1e-40])
 @INTERCEPT
 @pytest.mark.parametrize("n", [100, 1797])
