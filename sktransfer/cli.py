@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         choices=["auto", "classification", "regression", "multilabel"],
         help="how to read the labels (default: auto: integers and text are classes, "
-        "numbers with a fraction are numbers)",
+        "numbers with a decimal point are numbers)",
     )
     rank.add_argument(
         "--output", type=Path, metavar="FILE", help="write the table to a .csv file"
@@ -256,6 +256,8 @@ def _run_rank(arguments: argparse.Namespace) -> None:
             f"{wrong[0]!r} is not a metric that reads features; choose among "
             f"{', '.join(_feature_metrics())}."
         )
+    if arguments.jobs == 0:
+        raise UsageError("--jobs must be 1 or more, or -1 for all cores; got 0.")
     try:
         if arguments.output is not None:
             check_output(arguments.output, [*arguments.features, arguments.labels])
