@@ -55,7 +55,6 @@ examples:
 exit codes: 0; 1 if results could not be written; 2 for bad input; 130 after Ctrl-C
 """
 
-
 _FOOTNOTE = """\
 LogME: nats a sample, with its standard error. P(> next): probability that the
 model's LogME is larger than the next one's, on this many samples. tau_w: weighted
@@ -449,7 +448,8 @@ def _table(
     table.add_column("score s", justify="right", no_wrap=True)
     for place, row in enumerate(order):
         failed = bool(results["error"][row])
-        cells = [str(results["rank"][row]), printable(results["name"][row])]
+        name = printable(results["name"][row]).replace("\n", "\\n")  # one line a row
+        cells = [str(results["rank"][row]), name]
         cells += [_score_cell(results, metric, row) for metric in metrics]
         if metrics[0] == "logme":
             cells.append(_better_cell(selector, order, place))

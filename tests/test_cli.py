@@ -180,6 +180,12 @@ class TestRank:
         assert name in capsys.readouterr().out
         assert f"\n{name}," in Path("out.csv").read_text(encoding="utf-8")
 
+    def test_name_of_two_lines_is_one_row(self, folder, capsys):
+        np.save("a\n    9  forged.npy", X)
+        assert rank(features=["small.npy", "a\n    9  forged.npy"]) == 0
+        output = capsys.readouterr().out
+        assert first_words(output, 2) == [["1", "a\\n"], ["2", "small"]]
+
     @pytest.mark.parametrize("bad", [False, True])
     def test_escape_sequences_do_not_reach_the_terminal(self, bad, folder, capsys):
         name = "\x1b[2J\u202e.npy"
