@@ -66,6 +66,11 @@ class StoredArray:
                     archive.open(self.member) as file,
                 ):
                     array = npy.read_array(file)
+            if array.shape != self.shape:
+                raise ValueError(
+                    f"its shape was {self.shape} at first and is {array.shape} now; "
+                    "let nothing write to it meanwhile"
+                )
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

@@ -154,6 +154,16 @@ class TestLabels:
         ):
             read_labels(tmp_path / "y.csv", 3)
 
+    @pytest.mark.parametrize("suffix", [".npy", ".npz"])
+    def test_file_that_changes_before_it_is_read(self, suffix, tmp_path):
+        path = tmp_path / f"a{suffix}"
+        save = np.save if suffix == ".npy" else np.savez
+        save(path, np.ones((4, 2)))
+        (array,) = open_features([path]).values()
+        save(path, np.ones((6, 2)))
+        with pytest.raises(ValueError, match=r"was \(4, 2\) .* and is \(6, 2\) now"):
+            array.read()
+
     @pytest.mark.parametrize("missing", ["", " ", "nan", "NaN"])
     @pytest.mark.parametrize("kind", ["U", "S"])
     def test_missing_text_names_the_row(self, missing, kind, tmp_path):
