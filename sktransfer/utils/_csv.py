@@ -270,8 +270,9 @@ def _name(names: list[str] | None, column: int) -> str:
 
 def _left_out(names: list[str] | None, column: int) -> str:
     return (
-        f"left out {_name(names, column)}, which looks like an index of the samples. "
-        "If it is a measurement, save the data as .npy."
+        f"left out {_name(names, column)}, which looks like an index of the samples; "
+        "rows go by their order in the file. If it is a measurement, save the data as "
+        ".npy."
     )
 
 

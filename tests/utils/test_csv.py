@@ -53,6 +53,7 @@ class TestFeatures:
         np.testing.assert_array_equal(values, X)
         (sentence,) = dropped
         assert (repr(name) if name is not None else "column 1") in sentence
+        assert "rows go by their order in the file" in sentence
 
     def test_text_ids_by_name_anywhere(self, file):
         path = file('a,ID,b\n0.5,"img, 1",-1\n2,img2,3.25\n1e-3,img0,7\n')
