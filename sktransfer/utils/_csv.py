@@ -122,11 +122,14 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
         )
         for column in columns
     )
+    took_first = f"took the first line, {','.join(rows[0])}, for a header."
+    if is_header and len(rows) == n_samples:  # and so there is a label too few
+        dropped.append(took_first)
     if len(rows) == n_samples + 1 and not is_header and not recurs:
         of_words = not all(map(_is_number, rows[0]))
         is_header = of_words or rows[0] == [str(i) for i in range(len(rows[0]))]
         if not of_words and is_header:
-            dropped.append(f"took the first line, {','.join(rows[0])}, for a header.")
+            dropped.append(took_first)
     if is_header:
         names, lines = rows[0], lines[1:]
         columns = [column[1:] for column in columns]

@@ -206,8 +206,9 @@ class TestLabels:
 
     @pytest.mark.parametrize("name", ["label", "Target", "class"])
     def test_header_above_too_few_labels_is_no_label(self, name, file):
-        y, _ = read_csv_labels(file(f"{name}\ncat\ndog\ncat"), 4)
+        y, dropped = read_csv_labels(file(f"{name}\ncat\ndog\ncat"), 4)
         assert y.tolist() == ["cat", "dog", "cat"]
+        assert dropped == [f"took the first line, {name}, for a header."]
 
     def test_numbers(self, file):
         y, _ = read_csv_labels(file("0\n2.5\n1\n"), 3)
