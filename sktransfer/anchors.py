@@ -22,7 +22,7 @@ from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.multiclass import unique_labels
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sktransfer.utils._array_api import to_numpy
+from sktransfer.utils._array_api import to_numpy, unit_rows
 from sktransfer.utils._validation import FLOAT_DTYPES, check_labels
 
 __all__ = ["AnchorClassifier", "nearest_words", "word_embeddings"]
@@ -253,7 +253,7 @@ class AnchorClassifier(ClassifierMixin, BaseEstimator):
         )
 
     def _scaled(self, embeddings: Any) -> Any:
-        return normalize(embeddings) if self.normalize else embeddings
+        return _unit_rows(embeddings) if self.normalize else embeddings
 
     def _scores(self, X: Any) -> np.ndarray:
         """Inner products, of shape (n_samples, n_classes)."""
@@ -279,6 +279,18 @@ class AnchorClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.two_d_array = self.encoder is None
         tags.input_tags.string = self.encoder is not None
         return tags
+
+
+def _unit_rows(embeddings: Any) -> Any:
+    """Rows of length one, or zero, whatever their unit; sparse ones stay sparse."""
+    if not issparse(embeddings):
+        return unit_rows(embeddings)
+    # Largest entries of 1 first: scikit-learn leaves very short rows as they are.
+    largest = abs(embeddings).max(axis=1).toarray().ravel()
+    sizes = np.repeat(np.where(largest > 0, largest, 1), np.diff(embeddings.indptr))
+    scaled = embeddings.copy()
+    scaled.data = scaled.data / sizes
+    return normalize(scaled, copy=False)
 
 
 def _check_embeddings(embeddings: Any, name: str) -> Any:
@@ -462,6 +474,6 @@ def nearest_words(
             f"coef has {coef.shape[1]} features, but word_embeddings has "
             f"{embeddings.shape[1]}: both must come from one space."
         )
-    cosines = safe_sparse_dot(normalize(coef), normalize(embeddings).T)
+    cosines = safe_sparse_dot(_unit_rows(coef), _unit_rows(embeddings).T)
     order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
     return words[order], np.take_along_axis(cosines, order, axis=1)

@@ -55,7 +55,6 @@ examples:
 exit codes: 0; 1 if results could not be written; 2 for bad input; 130 after Ctrl-C
 """
 
-
 _FOOTNOTE = """\
 LogME: nats a sample, with its standard error. P(> next): probability that the
 model's LogME is larger than the next one's, on this many samples. tau_w: weighted
@@ -183,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         choices=["auto", "classification", "regression", "multilabel"],
         help="how to read the labels (default: auto: integers and text are classes, "
-        "numbers with a fraction are numbers)",
+        "numbers with a decimal point are numbers)",
     )
     rank.add_argument(
         "--output", type=Path, metavar="FILE", help="write the table to a .csv file"
@@ -256,6 +255,8 @@ def _run_rank(arguments: argparse.Namespace) -> None:
             f"{wrong[0]!r} is not a metric that reads features; choose among "
             f"{', '.join(_feature_metrics())}."
         )
+    if arguments.jobs == 0:
+        raise UsageError("--jobs must be 1 or more, or -1 for all cores; got 0.")
     try:
         if arguments.output is not None:
             check_output(arguments.output, [*arguments.features, arguments.labels])
@@ -447,7 +448,8 @@ def _table(
     table.add_column("score s", justify="right", no_wrap=True)
     for place, row in enumerate(order):
         failed = bool(results["error"][row])
-        cells = [str(results["rank"][row]), printable(results["name"][row])]
+        name = printable(results["name"][row]).replace("\n", "\\n")  # one line a row
+        cells = [str(results["rank"][row]), name]
         cells += [_score_cell(results, metric, row) for metric in metrics]
         if metrics[0] == "logme":
             cells.append(_better_cell(selector, order, place))

@@ -88,6 +88,24 @@ def test_normalize_takes_length_away():
     assert model.predict(X).tolist() == ["short", "long"]
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-7, 1e30])
+@pytest.mark.parametrize("kind", [np.asarray, csr_array])
+def test_cosines_have_no_unit(rng, unit, kind):
+    X = rng.normal(size=(6, 4)).astype(np.float32)
+    X[5] = 0
+    small = kind((unit * X).astype(np.float32))
+    anchors = {"a": X[:1], "b": X[1:3], "c": X[3]}
+    scaled = {"a": small[:1], "b": small[1:3], "c": unit * X[3]}
+    expected = AnchorClassifier(anchors, normalize=True).fit().predict_proba(X)
+    proba = AnchorClassifier(scaled, normalize=True).fit().predict_proba(small)
+    np.testing.assert_allclose(proba, expected, rtol=1e-5)
+    words = list("abcdef")
+    nearest, cosines = nearest_words(unit * X[:3], small, words, k=3)
+    expected_words, expected = nearest_words(X[:3], X, words, k=3)
+    np.testing.assert_array_equal(nearest, expected_words)
+    np.testing.assert_allclose(cosines, expected, rtol=1e-5)
+
+
 def test_ways_to_give_anchors(encoder):
     embeddings = encoder.transform(["good", "bad"])
     good, bad = embeddings.toarray().astype(float)

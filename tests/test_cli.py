@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_wine
 from sklearn.preprocessing import scale
+from sklearn.utils.parallel import Parallel
 
 import sktransfer
 from sktransfer.cli import main
@@ -139,6 +140,17 @@ class TestRank:
         assert rank("--jobs", "2") == 0
         assert "large" in capsys.readouterr().out
 
+    def test_no_more_workers_than_models(self, folder, monkeypatch):
+        asked = []
+
+        def parallel(n_jobs, **options):
+            asked.append(n_jobs)
+            return Parallel(n_jobs=1, **options)
+
+        monkeypatch.setattr("sktransfer.model_selection._jobs.Parallel", parallel)
+        assert rank("--jobs", "100000") == 0
+        assert asked == [2]
+
     def test_brackets_in_names_are_no_markup(self, folder, capsys):
         np.save("net[red].npy", X)
         np.save("net[bold].npy", X[:, :4])
@@ -167,6 +179,12 @@ class TestRank:
         assert rank("--output", "out.csv", features=["small.npy", f"{name}.npy"]) == 0
         assert name in capsys.readouterr().out
         assert f"\n{name}," in Path("out.csv").read_text(encoding="utf-8")
+
+    def test_name_of_two_lines_is_one_row(self, folder, capsys):
+        np.save("a\n    9  forged.npy", X)
+        assert rank(features=["small.npy", "a\n    9  forged.npy"]) == 0
+        output = capsys.readouterr().out
+        assert first_words(output, 2) == [["1", "a\\n"], ["2", "small"]]
 
     @pytest.mark.parametrize("bad", [False, True])
     def test_escape_sequences_do_not_reach_the_terminal(self, bad, folder, capsys):
@@ -308,6 +326,9 @@ class TestMistakes:
         np.savez("a.npz", X)
         Path("a.npz").write_bytes(Path("a.npz").read_bytes()[:3000])
         refused(features=["a.npz"], says="a.npz cannot be read")
+
+    def test_no_workers(self, refused):
+        refused("--jobs", "0", says="--jobs must be 1 or more, or -1 for all cores")
 
     def test_unknown_metric(self, refused):
         says = "'transrte' is not a metric that reads features; choose among"

@@ -44,6 +44,8 @@ def run_jobs(
             ours.append(error)
             raise
 
+    if n_jobs is not None:
+        n_jobs = min(n_jobs, len(jobs))  # or idle workers would be started, too
     done, suspects = 0, 0
     while done < len(jobs):
         if suspects:

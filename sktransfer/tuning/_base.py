@@ -22,7 +22,14 @@ from sklearn.utils.validation import check_is_fitted
 from sktransfer.feature_extraction._base import check_samples
 from sktransfer.tuning._backbone import Backbone, as_extractor, take
 from sktransfer.tuning._checkpoint import Checkpoint
-from sktransfer.tuning._net import Batch, Batches, Samples, TunedModule, TuningNet
+from sktransfer.tuning._net import (
+    Batch,
+    Batches,
+    Samples,
+    TunedModule,
+    TuningNet,
+    not_finite,
+)
 from sktransfer.tuning._penalties import BasePenalty
 from sktransfer.tuning._zoo_tuning import ZooTuning
 from sktransfer.utils._optional import import_optional
@@ -305,7 +312,17 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         X, n_samples = check_samples(X, self)
         samples = Samples(X, torch.zeros(n_samples), np.arange(n_samples))
-        return self.net_.forward(samples)[0].cpu().numpy()
+        outputs = self.net_.forward(samples)[0]
+        bad = not_finite(outputs).tolist()
+        if bad:
+            weights = self.net_.module_.parameters()
+            sound = all(bool(torch.isfinite(w).all()) for w in weights)
+            what = "Look for NaN in these" if sound else "Train with a smaller 'lr'"
+            raise ValueError(
+                f"The outputs are NaN or infinity for {len(bad)} of {n_samples} "
+                f"samples, the first of them sample {bad[0]}. {what}."
+            )
+        return outputs.cpu().numpy()
 
     @property
     def history_(self) -> Any:

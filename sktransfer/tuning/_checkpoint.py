@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,12 +94,14 @@ class Checkpoint:
             "best": best,
             "optimizer": net.optimizer_.state_dict(),
             "scheduler": net.scheduler.state_dict() if net.scheduler else None,
-            "history": json.dumps(net.history.to_list(), default=float),
+            "history": json.dumps(net.history.to_list(), default=_plain),
             "stopped": net.stopped,
             "random": torch.get_rng_state(),
             "random_cuda": _cuda_state(net.module_.backbone.device),
         }
-        part = self.path.with_suffix(f".{os.getpid()}.part")
+        # Threads of one process may do the same training, too.
+        own = f"{os.getpid()}-{threading.get_ident()}"
+        part = self.path.with_suffix(f".{own}.part")
         try:
             torch.save(state, part)
             os.replace(part, self.path)
@@ -134,6 +137,11 @@ class Checkpoint:
                 f"The checkpoint {self.path} is damaged, and training cannot go on "
                 f"from it ({reason}). Delete the file to train from the start."
             ) from error
+
+
+def _plain(value: Any) -> Any:
+    """What a callback has recorded, as JSON has it; anything it lacks, as text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 def _cuda_state(device: torch.device) -> torch.Tensor | None:

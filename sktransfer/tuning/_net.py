@@ -47,6 +47,11 @@ class TunedModule(torch.nn.Module):
         return [group for group in groups if group["params"]]
 
 
+def not_finite(outputs: torch.Tensor) -> np.ndarray:
+    """Rows that hold NaN or infinity."""
+    return np.flatnonzero(~torch.isfinite(outputs.detach()).all(dim=1).cpu().numpy())
+
+
 class Batch:
     """Raw samples of a batch and where they stand in the training data."""
 
@@ -227,12 +232,16 @@ class TuningNet(skorch.NeuralNet):
         step = super().train_step(batch, **fit_params)
         loss = step["loss"].item()
         if not math.isfinite(loss):
+            bad = not_finite(step["y_pred"][0])
+            where = "the samples"
+            if 0 < len(bad) < len(batch[0]):
+                where = f"the samples {np.sort(batch[0].rows[bad]).tolist()}"
             rates = [f"{group['lr']:.3g}" for group in self.optimizer_.param_groups]
             raise ValueError(
                 f"The loss was {loss} in epoch {self.history[-1, 'epoch']}, at the "
                 f"learning rate(s) {', '.join(rates)} (lr={self.lr}, head_lr_factor="
                 f"{self.head_lr_factor}). Try a smaller 'lr', and targets of unit "
-                "scale for regression."
+                f"scale for regression, and look for NaN in {where}."
             )
         if self.scheduler is not None:
             self.scheduler.step()
@@ -243,11 +252,11 @@ class TuningNet(skorch.NeuralNet):
         step = super().validation_step(batch, **fit_params)
         loss = step["loss"].item()
         if not math.isfinite(loss):
-            bad = ~torch.isfinite(step["y_pred"][0]).all(dim=1).cpu().numpy()
+            bad = not_finite(step["y_pred"][0])
             reason = (
                 f"The outputs were NaN or infinity for the samples "
                 f"{batch[0].rows[bad].tolist()}; look for NaN in these."
-                if bad.any()
+                if len(bad)
                 else "Bring regression targets to unit scale."
             )
             raise ValueError(

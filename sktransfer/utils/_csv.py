@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import warnings
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
 _INDEX_NAMES = ("id", "index", "idx")
+_LABEL_NAMES = ("label", "labels", "class", "target", "y")
+# Fewer whole numbers in a row, in any order, may be a measurement.
+_MANY_ROWS = 20
 
 
 def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
@@ -58,7 +62,9 @@ def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
         raise ValueError("there are no rows below its header")
     if values.shape[1] != n_columns:
         raise ValueError(_what_is_wrong(path, names, by_name))
-    index = by_name or ([0] if n_columns > 1 and _counts(values) else [])
+    index = by_name
+    if not index and n_columns > 1 and (_counts(values) or _is_shuffled(values)):
+        index = [0]
     dropped += [_left_out(names, i) for i in index]
     if len(index) == n_columns:
         raise ValueError("it holds nothing but an index; features are missing")
@@ -81,8 +87,9 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
     Returns
     -------
     y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-        Integers where all numbers are whole, for classes written as 0, 1, 2 or 0.0,
-        1.0, 2.0 are not measurements; else floats, or text.
+        Integers where all are written as such; floats where a decimal point or an
+        exponent says that they are measurements, even whole ones; else text, and so
+        are integers of more than 64 bits, which no other kind tells apart.
     dropped : list of str
         Sentences on what was left out: index columns, names that are numbers.
 
@@ -103,15 +110,26 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
             raise ValueError(_ragged(line, row, len(rows[0])))
     dropped, names = [], None
     columns = [np.array(column) for column in zip(*rows, strict=True)]
+    # A word that comes again is a label, wherever it stands.
+    recurs = any(
+        not _is_number(column[0]) and column[0] in column[1:] for column in columns
+    )
     is_header = any(
-        not _is_number(column[0]) and all(map(_is_number, column[1:]))
+        not _is_number(column[0])
+        and (
+            all(map(_is_number, column[1:]))
+            or (column[0].strip().casefold() in _LABEL_NAMES and not recurs)
+        )
         for column in columns
     )
-    if len(rows) == n_samples + 1 and not is_header:
+    took_first = f"took the first line, {','.join(rows[0])}, for a header."
+    if is_header and len(rows) == n_samples:  # and so there is a label too few
+        dropped.append(took_first)
+    if len(rows) == n_samples + 1 and not is_header and not recurs:
         of_words = not all(map(_is_number, rows[0]))
         is_header = of_words or rows[0] == [str(i) for i in range(len(rows[0]))]
         if not of_words and is_header:
-            dropped.append(f"took the first line, {','.join(rows[0])}, for a header.")
+            dropped.append(took_first)
     if is_header:
         names, lines = rows[0], lines[1:]
         columns = [column[1:] for column in columns]
@@ -127,7 +145,7 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
             kept = [i for i in kept if i not in index]
     columns = [columns[i] for i in kept]
     for column in columns:
-        missing = np.flatnonzero(np.isin(np.char.lower(column), ("", "nan")))
+        missing = np.flatnonzero(is_missing(column))
         if len(missing):
             raise ValueError(
                 f"line {lines[missing[0]]} has no label; leave such samples out of all "
@@ -143,8 +161,13 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
                         "row, as ids do; keep the columns of labels only, or save them "
                         "as .npy if it is one of them"
                     )
-        return numbers.astype(np.int64) if _is_whole(numbers) else numbers, dropped
-    if len(columns) > 1:
+        if not all(_is_integer(cell) for column in columns for cell in column):
+            return numbers, dropped
+        if np.abs(numbers).max() < 2**63:
+            return np.stack([c.astype(np.int64) for c in columns], axis=1), dropped
+        if len(columns) > 1:
+            return numbers, dropped
+    elif len(columns) > 1:
         named = "" if names is None else f" ({', '.join(names[i] for i in kept)})"
         raise ValueError(
             f"it has {len(columns)} columns{named}, not all of them numbers; keep one "
@@ -156,6 +179,11 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
             "commas between columns"
         )
     return columns[0], dropped
+
+
+def is_missing(text: np.ndarray) -> np.ndarray:
+    """Which cells stand for no value: empty ones, and what a NaN becomes as text."""
+    return np.isin(np.char.lower(np.char.strip(text)), ("", "nan"))
 
 
 def _first_row(file: Iterator[str]) -> list[str]:
@@ -170,6 +198,11 @@ def _rows(file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
     # A file that is iterated over reads ahead.
     reader = csv.reader(iter(file.readline, ""))
     for row in reader:
+        if any("\0" in cell for cell in row):
+            raise ValueError(
+                f"line {reader.line_num} has zero bytes, as UTF-16 has; save it in "
+                "UTF-8"
+            )
         if row:
             yield reader.line_num, row
 
@@ -181,6 +214,11 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return cell.isascii() and "_" not in cell
+
+
+def _is_integer(cell: str) -> bool:
+    """Whether a number is written as an integer, with no point or exponent."""
+    return cell.strip().lstrip("+-").isdecimal()
 
 
 def _are_numbers(column: np.ndarray) -> bool:
@@ -198,17 +236,27 @@ def _zero(cell: str) -> float:
 def _index_columns(names: list[str] | tuple[str, ...]) -> list[int]:
     """Columns that are named as an index is; pandas leaves the first without a name."""
     names = [name.strip().casefold() for name in names]
-    return [
-        i
-        for i, name in enumerate(names)
-        if name in _INDEX_NAMES or (i == 0 and (not name or name.startswith("unnamed")))
-    ]
+    # Several come first where an index has levels, or was written more than once.
+    unnamed = takewhile(lambda name: not name or name.startswith("unnamed"), names)
+    n_unnamed = len(list(unnamed))
+    return [i for i, name in enumerate(names) if i < n_unnamed or name in _INDEX_NAMES]
 
 
 def _counts(values: np.ndarray) -> bool:
     """Whether the first of several columns only numbers the rows."""
     column = values[:, 0]
     return bool(len(column) > 2 and _is_whole(column) and (np.diff(column) > 0).all())
+
+
+def _is_shuffled(values: np.ndarray) -> bool:
+    """Whether the first column alone numbers the rows, in another order."""
+    column = values[:, 0]
+    return bool(
+        len(column) >= _MANY_ROWS
+        and (np.diff(np.sort(column)) == 1).all()
+        and _is_whole(column)
+        and not _is_whole(values[:, 1:])
+    )
 
 
 def _is_whole(values: np.ndarray) -> bool:
@@ -225,8 +273,9 @@ def _name(names: list[str] | None, column: int) -> str:
 
 def _left_out(names: list[str] | None, column: int) -> str:
     return (
-        f"left out {_name(names, column)}, which looks like an index of the samples. "
-        "If it is a measurement, save the data as .npy."
+        f"left out {_name(names, column)}, which looks like an index of the samples; "
+        "rows go by their order in the file. If it is a measurement, save the data as "
+        ".npy."
     )
 
 

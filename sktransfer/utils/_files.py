@@ -15,7 +15,7 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.lib import format as npy
 
-from sktransfer.utils._csv import read_csv_features, read_csv_labels
+from sktransfer.utils._csv import is_missing, read_csv_features, read_csv_labels
 
 SUFFIXES = (".npy", ".npz", ".csv")
 _READ_HEADER = {
@@ -66,6 +66,11 @@ class StoredArray:
                     archive.open(self.member) as file,
                 ):
                     array = npy.read_array(file)
+            if array.shape != self.shape:
+                raise ValueError(
+                    f"its shape was {self.shape} at first and is {array.shape} now; "
+                    "let nothing write to it meanwhile"
+                )
         return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
@@ -173,11 +178,16 @@ def read_labels(
     if y.dtype.kind == "S":
         with _naming(path):
             y = np.char.decode(y, "utf-8")
-    if y.dtype.kind == "f" and not np.isfinite(y).all():
-        bad = np.flatnonzero(~np.isfinite(y.reshape(len(y), -1)).all(axis=1))
+    bad, what = np.zeros(y.shape, dtype=bool), "no label"
+    if y.dtype.kind == "f":
+        bad, what = ~np.isfinite(y), "NaN or infinity"
+    elif y.dtype.kind == "U":
+        bad = is_missing(y)
+    rows = np.flatnonzero(bad.reshape(len(y), -1).any(axis=1))
+    if len(rows):
         raise ValueError(
-            f"{path} has NaN or infinity in {len(bad)} of {len(y)} rows, the first of "
-            f"them row {bad[0] + 1}. Leave these samples out of all files."
+            f"{path} has {what} in {len(rows)} of {len(y)} rows, the first of them row "
+            f"{rows[0] + 1}. Leave these samples out of all files."
         )
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
@@ -200,11 +210,13 @@ def check_output(path: Path, inputs: list[Path]) -> None:
     try:
         folder = path.resolve().parent
         if not folder.is_dir():
-            raise ValueError(f"--output: {path.parent} is not a folder; make it first.")
+            missing = folder if path.is_symlink() else path.parent
+            raise ValueError(f"--output: {missing} is not a folder; make it first.")
         if path.exists() and not path.is_file():
             raise ValueError(f"--output: {path} is there, and is not a file.")
-        if not os.access(folder, os.W_OK):
-            raise ValueError(f"--output: {path.parent} must not be written to.")
+        for place in (folder, path):
+            if place.exists() and not os.access(place, os.W_OK):
+                raise ValueError(f"--output: {place} must not be written to.")
         if path.exists() and any(p.exists() and path.samefile(p) for p in inputs):
             raise ValueError(f"--output: {path} is an input; name another file.")
     except (OSError, RuntimeError) as error:  # among them a link to itself

@@ -11,6 +11,7 @@ import numpy as np
 from array_api_compat import is_array_api_obj
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
     _check_n_features,
@@ -118,7 +119,9 @@ def check_numeric_target(y: Any, X: Any) -> Any:
 def check_labels(y: Any, X: Any) -> np.ndarray:
     """Validate class labels (n_samples,) and bring them to the host."""
     get_namespace(X=X, y=y)
-    y = column_or_1d(to_numpy(y), warn=True)
+    y = to_numpy(y)
+    _refuse_missing(y)
+    y = column_or_1d(y, warn=True)
     if y.dtype.kind not in "biu":  # integers are labels, whatever they are
         check_classification_targets(y)
     check_consistent_length(X, y)
@@ -224,11 +227,17 @@ def infer_task(y: Any, task: str = "auto", *, expected: str | None = None) -> st
         10 samples each on average, and whole floats that are not so many.
     """
     check_task_name(task)
+    given, y = y, to_numpy(y)
+    _refuse_missing(y)
     if task == "multilabel":
-        _check_indicators(to_numpy(y))
+        _check_indicators(y)
+    elif task == "classification" and y.ndim == 2 and y.shape[1] > 1:
+        raise ValueError(
+            "A classification target must hold one label a sample; got an array of "
+            f"shape {y.shape}. For several 0/1 labels the task is multilabel."
+        )
     if task != "auto":
         return task
-    given, y = y, to_numpy(y)
     if y.ndim == 2 and y.shape[1] > 1:
         return _task_of_columns(y)
     # Data frames go as they are: scikit-learn knows what their missing values are.
@@ -294,6 +303,19 @@ def _task_of_columns(y: np.ndarray) -> str:
                 "task='regression' if it is one."
             )
     return "regression"
+
+
+def _refuse_missing(y: np.ndarray) -> None:
+    """Refuse None and NaN among labels that are Python objects."""
+    if y.dtype.kind != "O":
+        return
+    missing = [v is None or is_scalar_nan(v) or is_pandas_na(v) for v in y.flat]
+    if any(missing):
+        row = missing.index(True) // max(1, math.prod(y.shape[1:]))
+        raise ValueError(
+            f"y contains None or NaN in {sum(missing)} place(s), the first of them in "
+            f"row {row}: leave these samples out."
+        )
 
 
 def _check_indicators(y: np.ndarray) -> None:

@@ -362,6 +362,36 @@ def test_nan_in_a_validation_sample_is_no_early_end(make_extractor, data, patien
         model.fit(X, y)
 
 
+def test_nan_in_a_training_sample_names_it(make_extractor, data):
+    X, y = data
+    X = X.copy()
+    X[[7, 50], 1] = np.nan
+    model = FineTuneClassifier(make_extractor(0), batch_size=60, max_epochs=1)
+    with pytest.raises(ValueError, match=r"loss was nan .* NaN in the samples \[7, 50"):
+        model.fit(X, y)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "score"])
+def test_nan_in_a_sample_is_no_class(make_extractor, data, method):
+    X, y = data
+    model = FineTuneClassifier(make_extractor(0), max_epochs=1, device="cpu").fit(X, y)
+    X = X.copy()
+    X[7, 1] = np.nan
+    arguments = (X, y) if method == "score" else (X,)
+    with pytest.raises(ValueError, match="for 1 of 60 samples, .* sample 7. Look for"):
+        getattr(model, method)(*arguments)
+    with pytest.raises(ValueError, match="for 1 of 1 samples, .* sample 0. Look for"):
+        model.predict(X[7:8])
+
+
+def test_diverged_weights_predict_nothing(make_extractor, data):
+    X, y = data
+    model = FineTuneClassifier(make_extractor(0), max_epochs=1, device="cpu").fit(X, y)
+    torch.nn.init.constant_(model.head_.weight, float("inf"))
+    with pytest.raises(ValueError, match="for 60 of 60 samples.*a smaller 'lr'"):
+        model.predict(X)
+
+
 def test_infinite_validation_loss_is_no_early_end(make_extractor, data):
     X, y = data[0], data[0][:, 1].astype(float)
     model = FineTuneRegressor(make_extractor(0), **FAST, validation_fraction=0.3)

@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import skorch
 import torch
+from sklearn.base import clone
 from torch import nn
 
 import sktransfer
@@ -173,6 +175,49 @@ def test_what_callbacks_remember_is_no_other_training(make_extractor, data, tmp_
             model.fit(*data)
         n_files.append(len(list(tmp_path.iterdir())))
     assert n_files == [1, 1, 2, 3, 4, 5]
+
+
+class Recorder(skorch.callbacks.Callback):
+    """Records more than numbers."""
+
+    def on_epoch_end(self, net, **kwargs):
+        for name, value in RECORDED.items():
+            net.history.record(name, value)
+
+
+RECORDED = {
+    "array": np.array([1, 2]),
+    "tensor": torch.ones(2),
+    "count": np.int64(3),
+    "flag": np.bool_(True),
+    "path": Path("a"),
+}
+
+
+def test_whatever_callbacks_record_is_kept(make_extractor, data, tmp_path):
+    model = FineTuneClassifier(
+        make_extractor(0), callbacks=[Recorder()], checkpoint_dir=tmp_path, **OPTIONS
+    )
+    model.fit(*data)
+    record = model.fit(*data).history_[-1]
+    assert {name: record[name] for name in RECORDED} == {
+        "array": [1, 2],
+        "tensor": [1.0, 1.0],
+        "count": 3,
+        "flag": True,
+        "path": "a",
+    }
+    assert record["flag"] is True
+    assert isinstance(record["count"], int)
+
+
+def test_same_training_in_several_threads(make_extractor, data, tmp_path, weights):
+    model = FineTuneClassifier(make_extractor(0), checkpoint_dir=tmp_path, **OPTIONS)
+    with ThreadPoolExecutor(4) as pool:
+        fits = [pool.submit(clone(model).fit, *data) for _ in range(4)]
+        results = [weights(fit.result()) for fit in fits]
+    assert all(np.isfinite(result).all() for result in results)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("damage", ["empty", "short", "text", "other", "weights"])

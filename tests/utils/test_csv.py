@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_diabetes
 
 from sktransfer.utils._csv import read_csv_features, read_csv_labels
+from sktransfer.utils._validation import infer_task
 
 X = np.array([[0.5, -1.0], [2.0, 3.25], [1e-3, 7.0]])
 ROWS = "0.5,-1\n2,3.25\n1e-3,7\n"
@@ -51,6 +53,7 @@ class TestFeatures:
         np.testing.assert_array_equal(values, X)
         (sentence,) = dropped
         assert (repr(name) if name is not None else "column 1") in sentence
+        assert "rows go by their order in the file" in sentence
 
     def test_text_ids_by_name_anywhere(self, file):
         path = file('a,ID,b\n0.5,"img, 1",-1\n2,img2,3.25\n1e-3,img0,7\n')
@@ -70,6 +73,35 @@ class TestFeatures:
         values, dropped = read_csv_features(tmp_path / "b.csv")
         np.testing.assert_array_equal(values, np.hstack([X, X]))
         assert "column names" in dropped[0]
+
+    def test_every_unnamed_index_is_left_out(self, file, tmp_path):
+        pandas = pytest.importorskip("pandas")
+        pandas.DataFrame(X).to_csv(tmp_path / "a.csv")
+        pandas.read_csv(tmp_path / "a.csv").to_csv(tmp_path / "b.csv")
+        values, dropped = read_csv_features(tmp_path / "b.csv")
+        np.testing.assert_array_equal(values, X)
+        assert len(dropped) == 2
+
+    @pytest.mark.parametrize("header", ["", "picture,a,b\n"])
+    @pytest.mark.parametrize("start", [0, 1, 1000])
+    def test_shuffled_index_is_left_out(self, header, start, file):
+        rng = np.random.default_rng(0)
+        features = rng.normal(size=(30, 2))
+        lines = [
+            f"{start + i},{a},{b}"
+            for i, (a, b) in zip(rng.permutation(30), features, strict=True)
+        ]
+        values, dropped = read_csv_features(file(header + "\n".join(lines)))
+        np.testing.assert_array_equal(values, features)
+        assert len(dropped) == 1
+
+    def test_ranks_beside_ranks_are_no_index(self, file):
+        rng = np.random.default_rng(0)
+        ranks = np.stack([rng.permutation(30) for _ in range(3)], axis=1)
+        text = "\n".join(",".join(map(str, row)) for row in ranks)
+        values, dropped = read_csv_features(file(text))
+        np.testing.assert_array_equal(values, ranks)
+        assert not dropped
 
     @pytest.mark.parametrize(
         "text",
@@ -132,11 +164,51 @@ class TestLabels:
         assert y.tolist() == ["cat", "dog, big", "cat"]
         assert not dropped
 
-    @pytest.mark.parametrize("text", ["label\n0\n2.0\n1\n", "0\n2\n1", "0.0\n2.0\n1e0"])
-    def test_whole_numbers_are_integers(self, text, file):
+    @pytest.mark.parametrize(
+        ("text", "dtype"),
+        [
+            ("label\n0\n2\n1\n", np.int64),
+            ("0\n +2\n1", np.int64),
+            ("label\n0\n2.0\n1\n", np.float64),
+            ("0.0\n2.0\n1.0", np.float64),
+            ("0\n2\n1e0", np.float64),
+        ],
+    )
+    def test_decimal_points_keep_whole_numbers_floats(self, text, dtype, file):
         y, _ = read_csv_labels(file(text), 3)
-        assert y.dtype == np.int64
+        assert y.dtype == dtype
         assert y.ravel().tolist() == [0, 2, 1]
+
+    def test_whole_floats_are_no_classes(self, file):
+        target = load_diabetes().target
+        y, _ = read_csv_labels(file("\n".join(map(str, target))), len(target))
+        np.testing.assert_array_equal(y.ravel(), target)
+        assert infer_task(y) == "regression"
+
+    @pytest.mark.parametrize("start", [2**53, 2**63 - 3, 2**63, 10**30])
+    def test_large_integers_stay_apart(self, start, file):
+        cells = [str(start + i % 3) for i in range(6)]
+        y, _ = read_csv_labels(file("\n".join(cells)), 6)
+        assert y.dtype.kind in "iU"
+        assert list(map(str, y.ravel())) == cells
+
+    def test_large_floats_stay_what_they_are(self, file):
+        y, _ = read_csv_labels(file("1e300\n0\n1\n"), 3)
+        assert y.ravel().tolist() == [1e300, 0, 1]
+
+    @pytest.mark.parametrize("row", ["cat", "0,cat"])
+    def test_label_that_comes_again_is_no_header(self, row, file):
+        text = "\n".join([row, row.replace("cat", "dog"), row])
+        if row != "cat":
+            text = "0,cat\n1,dog\n2,cat"
+        y, _ = read_csv_labels(file(text), 2)  # one sample too many
+        assert y.tolist() == ["cat", "dog", "cat"]
+
+    @pytest.mark.parametrize("name", ["label", "Target", "class"])
+    def test_header_above_too_few_labels_is_no_label(self, name, file):
+        y, dropped = read_csv_labels(file(f"{name}\ncat\ndog\ncat"), 4)
+        assert y.tolist() == ["cat", "dog", "cat"]
+        assert dropped == [f"took the first line, {name}, for a header."]
 
     def test_numbers(self, file):
         y, _ = read_csv_labels(file("0\n2.5\n1\n"), 3)
@@ -181,6 +253,9 @@ class TestLabels:
             ('y\ncat\n""\ndog', "line 3 has no label"),
             ('y\n1\n""\n2', "line 3 has no label"),
             ("y\n1\nNaN\n2", "line 3 has no label"),
+            ("y\ncat\n \ndog", "line 3 has no label"),
+            ("y\ncat\n NaN\ndog", "line 3 has no label"),
+            ("cat\0\ndog\0\ncat\0", "line 1 has zero bytes, as UTF-16 has"),
             (
                 "image,label\nx,cat\ny,dog",
                 r"2 columns \(image, label\).*keep one column",

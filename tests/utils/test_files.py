@@ -154,6 +154,23 @@ class TestLabels:
         ):
             read_labels(tmp_path / "y.csv", 3)
 
+    @pytest.mark.parametrize("suffix", [".npy", ".npz"])
+    def test_file_that_changes_before_it_is_read(self, suffix, tmp_path):
+        path = tmp_path / f"a{suffix}"
+        save = np.save if suffix == ".npy" else np.savez
+        save(path, np.ones((4, 2)))
+        (array,) = open_features([path]).values()
+        save(path, np.ones((6, 2)))
+        with pytest.raises(ValueError, match=r"was \(4, 2\) .* and is \(6, 2\) now"):
+            array.read()
+
+    @pytest.mark.parametrize("missing", ["", " ", "nan", "NaN"])
+    @pytest.mark.parametrize("kind", ["U", "S"])
+    def test_missing_text_names_the_row(self, missing, kind, tmp_path):
+        np.save(tmp_path / "y.npy", np.array(["a", "b", missing, "a"], dtype=kind))
+        with pytest.raises(ValueError, match="no label in 1 of 4 rows, .* row 3"):
+            read_labels(tmp_path / "y.npy", 4)
+
     def test_missing_numbers_name_the_row(self, tmp_path):
         np.save(tmp_path / "y.npy", [0, 1, np.nan, 1, np.inf])
         with pytest.raises(ValueError, match=r"in 2 of 5 rows, .* row 3\. Leave these"):
@@ -355,6 +372,17 @@ class TestOutput:
             with pytest.raises(ValueError, match=says):
                 check_output(tmp_path / name, [features, Path("none.npy")])
         check_output(tmp_path / "out.csv", [features])
+
+    def test_missing_folder_behind_a_link_is_named(self, tmp_path):
+        (tmp_path / "out.csv").symlink_to(tmp_path / "none" / "out.csv")
+        with pytest.raises(ValueError, match="none is not a folder"):
+            check_output(tmp_path / "out.csv", [])
+
+    def test_file_that_must_not_be_written_to(self, tmp_path, monkeypatch):
+        path = write(tmp_path / "out.csv", "kept")
+        monkeypatch.setattr(os, "access", lambda place, mode: place != path)
+        with pytest.raises(ValueError, match=r"out\.csv must not be written to"):
+            check_output(path, [])
 
     def test_folder_that_must_not_be_written_to(self, tmp_path, monkeypatch):
         # The one who runs the tests may write everywhere.

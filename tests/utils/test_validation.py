@@ -161,6 +161,27 @@ def test_infer_task(y, task):
     assert infer_task(y, "regression") == "regression"
 
 
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float64("nan")])
+def test_missing_labels_are_named(missing):
+    y = np.array(["a", "b", missing, "a"], dtype=object)
+    for check in (lambda: infer_task(y), lambda: check_labels(y, np.ones((4, 2)))):
+        with pytest.raises(ValueError, match=r"None or NaN in 1 place.* row 2: leave"):
+            check()
+
+
+def test_missing_labels_of_pandas_are_named():
+    pandas = pytest.importorskip("pandas")
+    y = pandas.Series(["a", pandas.NA, "b", None], dtype=object)
+    with pytest.raises(ValueError, match=r"None or NaN in 2 place.* row 1: leave"):
+        infer_task(y)
+
+
+def test_several_columns_are_no_classes():
+    with pytest.raises(ValueError, match=r"one label a sample; .*\(3, 2\)"):
+        infer_task(np.ones((3, 2)), "classification")
+    assert infer_task(np.ones((3, 1)), "classification") == "classification"
+
+
 def test_no_task():
     with pytest.raises(ValueError, match="Unknown label type: unknown"):
         infer_task(np.ones((2, 2, 2)))
