@@ -229,9 +229,9 @@ class Posterior:
 
 
 def _log_density(beta: Any, slack: Any, error: Any, left_out: Any, xp: Any) -> Any:
-    """1/2 [log(beta / 2 pi) + log(1 - w h) / w - beta e^2 / (1 - w h)], mean of targets.
+    """1/2 [log(beta / 2 pi) + log(1 - w h) / w - beta e^2 / (1 - w h)].
 
-    w is the weight that is left out, at most one copy.
+    Mean over targets; w is the weight that is left out, at most one copy.
     """
     if isinstance(left_out, float):
         density = xp.log(beta * slack / (2 * np.pi)) - beta * error**2 / slack

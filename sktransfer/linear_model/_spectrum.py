@@ -24,8 +24,8 @@ _EPS = float(np.finfo(np.float64).eps)
 _RESOLVED = 1e-4
 # Samples that are looked at for directions that have been lost.
 _LOOKED_AT = 1024
-# Ratio of scales, squared, from which the smallest directions are worth an SVD.
-_GRADED = 1e8
+# What of the features may come from arithmetic that made them, in eps.
+_ROUNDING = 1e3
 
 
 @dataclass(frozen=True)
@@ -302,30 +302,34 @@ def spectrum_of_rows(
     mean = None if means is None else means.origin
     K = sum(block @ block.T for block in blocks(X, mean, root))
     values, left = eigh(K)
-    floor = 10 * len(values) * _EPS
-    rank = int(np.sum(values > floor * values[0]))
-    if rank < len(values) - centred and _is_graded(K, moments):
-        whole = np.concatenate([to_numpy(b) for b in blocks(X, mean, root)], axis=1)
-        U, singular, _ = svd(whole, full_matrices=False)
-        rank = int(np.sum(singular > max(whole.shape) * _EPS * singular[0]))
-        values, left = singular**2, Eigenbasis(from_numpy(U, xp, where))
-    values, left = values[:rank], left.leading(rank)
-    basis = RowEigenbasis(X, mean, root, left, np.sqrt(values))
-
+    rank = int(np.sum(values > 10 * len(values) * _EPS * values[0]))
     if means is not None:
         targets = targets - means.target_origin
     if root is not None:
         targets = targets * to_numpy(root)[:, None]
-    projections = to_numpy(left.project(from_numpy(targets, xp, where)))
-    rest = targets - to_numpy(left.combine(from_numpy(projections, xp, where)))
     norms = np.sum(targets**2, axis=0)
-    residual = np.sum(rest**2, axis=0)
     n_rows = len(targets) if weights is None else int(np.sum(to_numpy(weights) > 0))
-    eps = float(xp.finfo(X.dtype).eps)
     complete = rank >= n_rows - centred
-    # Rounding of the features, and of the space that their weakest directions span.
-    rounding = 8 * eps + (len(values) * _EPS * values[0] / values[-1] if rank else 0.0)
-    residual[complete | (residual <= rounding**2 * norms)] = 0.0
+    spread = float(values[0] / values[rank - 1]) if rank else 0.0
+    projections, residual, uncertain = _projected(
+        targets, norms, left.leading(rank), spread, X
+    )
+    if not complete and (
+        (uncertain.any() and spread * _EPS * len(values) > _RESOLVED)
+        or _is_hidden(left, rank, X, mean, root, values)
+    ):
+        whole = np.concatenate([to_numpy(b) for b in blocks(X, mean, root)], axis=1)
+        U, singular, _ = svd(whole, full_matrices=False)
+        rank = int(np.sum(singular > max(whole.shape) * _EPS * singular[0]))
+        values, left = singular**2, Eigenbasis(from_numpy(U, xp, where))
+        complete = rank >= n_rows - centred
+        spread = float(singular[0] / singular[rank - 1])
+        projections, residual, uncertain = _projected(
+            targets, norms, left.leading(rank), spread, X
+        )
+    values, left = values[:rank], left.leading(rank)
+    basis = RowEigenbasis(X, mean, root, left, np.sqrt(values))
+    residual[complete | uncertain] = 0.0
     n_distinct = n_rows
     if not complete and not residual.all():
         n_distinct = count_distinct(X, weights, zero=centred)
@@ -344,17 +348,33 @@ def spectrum_of_rows(
     )
 
 
-def _is_graded(K: Any, moments: Moments) -> bool:
-    """Whether features or samples differ in scale by more than float64 can see."""
-    xp, _ = get_namespace(K=K)
-    features = np.r_[
-        to_numpy(moments.squares), moments.weight * to_numpy(moments.origin) ** 2
-    ]
-    for squares in (to_numpy(xp.linalg.diagonal(K)), features):
-        positive = squares[squares > 0]
-        if len(positive) and positive.max() > _GRADED * positive.min():
-            return True
-    return False
+def _projected(
+    targets: np.ndarray, norms: np.ndarray, left: Eigenbasis, spread: float, X: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets on left singular vectors, what is left of them, and where it is rounding.
+
+    Of the features, and of the space that their weakest directions span.
+    """
+    xp, where = get_namespace(X=X)
+    projections = to_numpy(left.project(from_numpy(targets, xp, where)))
+    rest = targets - to_numpy(left.combine(from_numpy(projections, xp, where)))
+    residual = np.sum(rest**2, axis=0)
+    rounding = 8 * float(xp.finfo(X.dtype).eps) + len(targets) * _EPS * spread
+    return projections, residual, residual <= rounding**2 * norms
+
+
+def _is_hidden(
+    left: Eigenbasis, rank: int, X: Any, mean: Any, root: Any, values: np.ndarray
+) -> bool:
+    """Whether rows have a part that their products lose, beyond the rows' rounding."""
+    xp, _ = get_namespace(X=X)
+    lost = left.vectors[:, rank:]
+    parts = sum(xp.sum((lost.T @ b) ** 2, axis=1) for b in blocks(X, mean, root))
+    norms = sum(xp.sum(block**2, axis=1) for block in blocks(X, None, root))
+    rounding = 8 * float(xp.finfo(X.dtype).eps) + _ROUNDING * _EPS
+    solver = len(values) * _EPS
+    tolerance = rounding**2 * (lost**2).T @ norms + solver**2 * float(values[0])
+    return bool(xp.any(parts > tolerance))
 
 
 def loses_directions(spectrum: Spectrum, X: Any) -> bool:
@@ -375,5 +395,5 @@ def loses_directions(spectrum: Spectrum, X: Any) -> bool:
         rows = rows - spectrum.feature_mean
     outside = rows - (rows @ spectrum.basis) @ spectrum.basis.T
     size = xp.mean(xp.astype(some, xp.float64) ** 2) * X.shape[1]
-    tolerance = (1e3 * float(xp.finfo(X.dtype).eps)) ** 2 * size
+    tolerance = (_ROUNDING * float(xp.finfo(X.dtype).eps)) ** 2 * size
     return bool(xp.any(xp.mean(outside**2, axis=0) > tolerance))
