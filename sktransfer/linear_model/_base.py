@@ -134,7 +134,7 @@ class EvidenceMixin:
             posterior = solve()
         self._posterior = posterior
         self._warn(posterior)
-        if loses_directions(posterior.spectrum, X):
+        if loses_directions(posterior.spectrum, X, weights):
             warnings.warn(
                 "Some features are so nearly linear combinations of others that what "
                 "sets them apart is lost in their products, even in float64: LogME "
@@ -168,7 +168,8 @@ class EvidenceMixin:
         """
         self._check_stream()
         X, targets = self._check(X, y, restart=not self.__sklearn_is_fitted__())
-        self._update(X, targets, check_weights(sample_weight, X))
+        weights = check_weights(sample_weight, X, allow_all_zero=True)
+        self._update(X, targets, weights)
         return self
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -298,6 +299,11 @@ class EvidenceMixin:
         if statistics.n_rows < 2:
             raise ValueError(
                 f"{name} needs at least 2 samples; got n_samples = {statistics.n_rows}."
+            )
+        if statistics.n_samples == 0:
+            raise ValueError(
+                f"{name} needs samples of positive weight; all {statistics.n_rows} so "
+                "far have a sample_weight of zero."
             )
         if self.fit_intercept and statistics.n_samples <= 1:
             raise ValueError(

@@ -377,7 +377,7 @@ def _is_hidden(
     return bool(xp.any(parts > tolerance))
 
 
-def loses_directions(spectrum: Spectrum, X: Any) -> bool:
+def loses_directions(spectrum: Spectrum, X: Any, weights: Any = None) -> bool:
     """Whether features have a part that their products hide, beyond their rounding.
 
     Parameters
@@ -385,11 +385,17 @@ def loses_directions(spectrum: Spectrum, X: Any) -> bool:
     spectrum : Spectrum
         Of these samples.
     X : array of shape (n, n_features)
+    weights : array of shape (n,), optional
     """
     if not spectrum.truncated:
         return False
-    xp, _ = get_namespace(X=X)
-    some = X[:: -(-X.shape[0] // _LOOKED_AT), :]
+    xp, where = get_namespace(X=X)
+    if weights is not None:
+        kept = np.flatnonzero(to_numpy(weights) > 0)
+        kept = kept[:: -(-len(kept) // _LOOKED_AT)]
+        some = xp.take(X, from_numpy(kept, xp, where), axis=0)
+    else:
+        some = X[:: -(-X.shape[0] // _LOOKED_AT), :]
     rows = xp.astype(some, xp.float64)
     if spectrum.feature_mean is not None:
         rows = rows - spectrum.feature_mean

@@ -323,6 +323,16 @@ def test_features_of_any_scale_fit_nothing_by_themselves(global_random_seed):
     assert LogME().fit(X, y).logme_ == pytest.approx(expected, abs=1e-6)
 
 
+@INTERCEPT
+def test_samples_without_weight_hide_no_directions(fit_intercept, recwarn):
+    """Rows outside the span of those that count were taken for lost directions."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 50)), rng.normal(size=60)
+    weights = np.r_[np.zeros(20), np.ones(40)]
+    LogME(fit_intercept=fit_intercept).fit(X, y, weights)
+    assert not [w for w in recwarn if w.category is RoundingWarning]
+
+
 def test_few_samples_are_multiplied_in_float64():
     X = np.random.default_rng(0).normal(size=(40, 10)).astype(np.float32) + 1
     statistics = SufficientStatistics(10).update(X, X[:, 0])
