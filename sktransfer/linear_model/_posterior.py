@@ -93,17 +93,20 @@ class Posterior:
         norms = np.sqrt(spectrum.target_norms[settled])
         eps = spectrum.eps
 
-        def error(scaled2: np.ndarray) -> float:
+        def error(scaled2: np.ndarray, along: np.ndarray) -> float:
             misfit = beta * (2 * np.sqrt(scaled2) * norms + scaled2)
-            spread = np.sqrt(np.sum(1 / (s[:, None] + t) ** 2, axis=0))
-            total = misfit + np.mean(lengths2) * spread
+            spread = np.sqrt(np.sum((along / (s[:, None] + t)) ** 2, axis=0))
+            total = misfit + spread
             return 0.5 * eps * float(np.mean(total)) / spectrum.n_samples
 
         shrunk = np.sqrt(s)[:, None] * spectrum.projections / (s[:, None] + maximum.t)
-        bound = error(lengths2.max() * np.sum(shrunk[:, settled] ** 2, axis=0))
+        weights2 = np.sum(shrunk[:, settled] ** 2, axis=0)
+        bound = error(lengths2.max() * weights2, np.mean(lengths2))
         if bound < NEGLIGIBLE:
             return bound
-        return error(lengths2 @ (to_numpy(self.coef).T[:, settled]) ** 2)
+        # Features of their own scales: the largest err in directions of their own.
+        scaled2 = lengths2 @ to_numpy(self.coef).T[:, settled] ** 2
+        return error(scaled2, (lengths2 @ to_numpy(spectrum.basis) ** 2)[:, None])
 
     def influence(self, X: Any, targets: Any, weights: Any = None) -> Any:
         r"""Log density of each sample given the others, at alpha and beta as they are.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular, svd
+from scipy.linalg import lapack, lstsq, solve_triangular, svd
 
 from sktransfer.linear_model._eigenbasis import Eigenbasis, RowEigenbasis, blocks, eigh
 from sktransfer.linear_model._exact_fit import count_distinct
@@ -142,7 +142,7 @@ def spectrum_of_moments(
         cross = to_numpy(basis.project(about.cross))
         projections = cross / np.sqrt(values)[:, None]
     else:
-        values, V, projections = factor.decompose(moments)
+        values, V, projections, explained = factor.decompose(moments)
         basis = Eigenbasis(from_numpy(V, xp, where))
 
     norms = about.target_squares
@@ -153,11 +153,17 @@ def spectrum_of_moments(
     if len(values) >= n_rows:
         residual[:] = 0.0
     elif len(values):
-        error = _residual_error(
-            values, basis, projections, residual, moments, length2, eps
+        # The eigensolver's errors know no scales; those of a factor are seen.
+        solver = (
+            math.sqrt(len(length2)) * _EPS * values[0] * _weights2(values, projections)
+            if factor is None
+            else np.abs(np.sum(projections**2, axis=0) - explained)
+        )
+        error = solver + _residual_error(
+            values, basis, projections, residual - solver, moments, length2, eps
         )
         uncertain = residual <= error
-        residual[uncertain] = error[uncertain]
+        residual[uncertain] = np.minimum(error, norms)[uncertain]
         residual[uncertain & (error <= 1e-8 * norms)] = 0.0
     return Spectrum(
         eigenvalues=values,
@@ -198,21 +204,23 @@ def _residual_error(
     With w the least-squares weights and l the features' lengths, d(residual) is
     -2 w^T dB + w^T dG w, about eps (2 |l w| |y| + |l w|^2).
     """
-    weights2 = np.sum(projections**2 / values[:, None], axis=0)
-    # The eigensolver's errors know no scales.
-    solver = math.sqrt(len(length2)) * _EPS * values[0] * weights2
     norms = np.sqrt(moments.target_rounding)
 
     def error(scaled2: np.ndarray) -> np.ndarray:
-        return 4 * eps * (2 * np.sqrt(scaled2) * norms + scaled2) + solver
+        return 4 * eps * (2 * np.sqrt(scaled2) * norms + scaled2)
 
     # The largest of the lengths clears most targets of suspicion, at no cost.
-    bound = error(length2.max() * weights2)
+    bound = error(length2.max() * _weights2(values, projections))
     if (residual > bound).all():
         return bound
     w = projections / np.sqrt(values)[:, None]
     w = to_numpy(basis.combine(_beside(w, basis)))
     return error(length2 @ w**2)
+
+
+def _weights2(values: np.ndarray, projections: np.ndarray) -> np.ndarray:
+    """Squared norms of the least-squares weights."""
+    return np.sum(projections**2 / values[:, None], axis=0)
 
 
 def _beside(values: np.ndarray, basis: Eigenbasis) -> Any:
@@ -264,8 +272,11 @@ class _Factor:
             R = R + gain * inside[:, None] * (inside @ R)
         return cls(R, length, centred)
 
-    def decompose(self, moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Eigenvalues, eigenvectors, and the targets on the left singular vectors."""
+    def decompose(self, moments: Moments) -> tuple[np.ndarray, ...]:
+        """Eigenvalues, eigenvectors, and the targets on the left singular vectors.
+
+        And what of ||y||^2 the features explain, which knows no scales.
+        """
         M = self.R * self.length
         values, left = eigh(M @ M.T)
         if _is_resolved(values, len(values)):
@@ -274,11 +285,13 @@ class _Factor:
             _, singular, rows = svd(M, full_matrices=False)
             values, V = singular**2, rows.T
         middle = moments.centred()
-        cross = V.T @ to_numpy(middle.cross)
+        cross = to_numpy(middle.cross)
         if not self.centred:
             mean, n = to_numpy(middle.origin), moments.weight
-            cross += n * (V.T @ mean)[:, None] * middle.target_origin
-        return values, V, cross / np.sqrt(values)[:, None]
+            cross = cross + n * mean[:, None] * middle.target_origin
+        scaled, *_ = lstsq(self.R.T, cross / self.length[:, None])
+        projections = V.T @ cross / np.sqrt(values)[:, None]
+        return values, V, projections, np.sum(scaled**2, axis=0)
 
 
 def spectrum_of_rows(

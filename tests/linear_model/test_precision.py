@@ -324,6 +324,27 @@ def test_features_of_any_scale_fit_nothing_by_themselves(global_random_seed):
 
 
 @INTERCEPT
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_stream_of_features_in_their_own_units(
+    dtype, fit_intercept, global_random_seed, recwarn
+):
+    """Ten decades: the residual was given as more than the target, without a word.
+
+    And `fit`, which was right, said that it was uncertain, by up to 1e7 nats.
+    """
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.normal(size=(600, 30))
+    y = X @ rng.normal(size=30) + 3 * rng.normal(size=600)
+    X = (X * 10.0 ** np.linspace(-5, 5, 30)).astype(dtype)
+    whole = LogME(fit_intercept=fit_intercept).fit(X, y)
+    stream = LogME(fit_intercept=fit_intercept)
+    for rows in np.split(np.arange(600), 6):
+        stream.partial_fit(X[rows], y[rows])
+    assert stream.logme_ == pytest.approx(whole.logme_, abs=1e-5)
+    assert not [w for w in recwarn if w.category is RoundingWarning]
+
+
+@INTERCEPT
 def test_samples_without_weight_hide_no_directions(fit_intercept, recwarn):
     """Rows outside the span of those that count were taken for lost directions."""
     rng = np.random.default_rng(0)
