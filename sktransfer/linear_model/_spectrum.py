@@ -289,7 +289,9 @@ class _Factor:
         if not self.centred:
             mean, n = to_numpy(middle.origin), moments.weight
             cross = cross + n * mean[:, None] * middle.target_origin
-        scaled, *_ = lstsq(self.R.T, cross / self.length[:, None])
+        scaled, *_ = lstsq(
+            self.R.T, cross / self.length[:, None], lapack_driver="gelsy"
+        )
         projections = V.T @ cross / np.sqrt(values)[:, None]
         return values, V, projections, np.sum(scaled**2, axis=0)
 
