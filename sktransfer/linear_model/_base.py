@@ -310,6 +310,12 @@ class EvidenceMixin:
                 f"{name} with an intercept needs sample weights that sum to more than "
                 f"1; got a sum of {statistics.n_samples:.6g}."
             )
+        if (lost := statistics.lost_targets).any():
+            raise ValueError(
+                f"{name} cannot score {self._name_targets(lost)}: so small that the "
+                "squares underflow float64. Divide the targets by their largest "
+                "absolute value first."
+            )
         if (zero := statistics.target_norms == 0).any():
             why = "no sample has it" if hasattr(self, "classes_") else "all zero"
             raise ValueError(
