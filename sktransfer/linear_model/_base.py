@@ -134,7 +134,7 @@ class EvidenceMixin:
             posterior = solve()
         self._posterior = posterior
         self._warn(posterior, stacklevel=5)  # whoever called fit, which is decorated
-        if loses_directions(posterior.spectrum, X):
+        if loses_directions(posterior.spectrum, X, weights):
             warnings.warn(
                 "Some features are so nearly linear combinations of others that what "
                 "sets them apart is lost in their products, even in float64: LogME "
@@ -168,7 +168,8 @@ class EvidenceMixin:
         """
         self._check_stream()
         X, targets = self._check(X, y, restart=not self.__sklearn_is_fitted__())
-        self._update(X, targets, check_weights(sample_weight, X))
+        weights = check_weights(sample_weight, X, allow_all_zero=True)
+        self._update(X, targets, weights)
         return self
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
@@ -299,10 +300,21 @@ class EvidenceMixin:
             raise ValueError(
                 f"{name} needs at least 2 samples; got n_samples = {statistics.n_rows}."
             )
+        if statistics.n_samples == 0:
+            raise ValueError(
+                f"{name} needs samples of positive weight; all {statistics.n_rows} so "
+                "far have a sample_weight of zero."
+            )
         if self.fit_intercept and statistics.n_samples <= 1:
             raise ValueError(
                 f"{name} with an intercept needs sample weights that sum to more than "
                 f"1; got a sum of {statistics.n_samples:.6g}."
+            )
+        if (lost := statistics.lost_targets).any():
+            raise ValueError(
+                f"{name} cannot score {self._name_targets(lost)}: so small that the "
+                "squares underflow float64. Divide the targets by their largest "
+                "absolute value first."
             )
         if (zero := statistics.target_norms == 0).any():
             why = "no sample has it" if hasattr(self, "classes_") else "all zero"

@@ -327,7 +327,8 @@ class LogMEClassifier(EvidenceMixin, ClassifierMixin, BaseEstimator):
         codes = self._encode(X, y)
         if first:
             self._begin(X)
-        self._update(X, codes, check_weights(sample_weight, X))
+        weights = check_weights(sample_weight, X, allow_all_zero=True)
+        self._update(X, codes, weights)
         return self
 
     def _fit_shared(

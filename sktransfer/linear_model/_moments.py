@@ -186,7 +186,13 @@ def moments_of(
         target_sums = target_squares = counts.astype(np.float64)
     else:
         w = np.ones(len(host)) if w is None else w
-        target_sums, target_squares = w @ host, w @ host**2
+        with np.errstate(over="ignore", invalid="ignore"):
+            target_sums, target_squares = w @ host, w @ host**2
+        if not np.isfinite(target_squares).all():
+            raise ValueError(
+                "The squares of the targets overflow float64: divide the targets by "
+                "their largest absolute value first."
+            )
     return Moments(
         weight=float(X.shape[0] if weights is None else xp.sum(weights)),
         origin=origin,

@@ -93,17 +93,20 @@ class Posterior:
         norms = np.sqrt(spectrum.target_norms[settled])
         eps = spectrum.eps
 
-        def error(scaled2: np.ndarray) -> float:
+        def error(scaled2: np.ndarray, along: np.ndarray) -> float:
             misfit = beta * (2 * np.sqrt(scaled2) * norms + scaled2)
-            spread = np.sqrt(np.sum(1 / (s[:, None] + t) ** 2, axis=0))
-            total = misfit + np.mean(lengths2) * spread
+            spread = np.sqrt(np.sum((along / (s[:, None] + t)) ** 2, axis=0))
+            total = misfit + spread
             return 0.5 * eps * float(np.mean(total)) / spectrum.n_samples
 
         shrunk = np.sqrt(s)[:, None] * spectrum.projections / (s[:, None] + maximum.t)
-        bound = error(lengths2.max() * np.sum(shrunk[:, settled] ** 2, axis=0))
+        weights2 = np.sum(shrunk[:, settled] ** 2, axis=0)
+        bound = error(lengths2.max() * weights2, np.mean(lengths2))
         if bound < NEGLIGIBLE:
             return bound
-        return error(lengths2 @ (to_numpy(self.coef).T[:, settled]) ** 2)
+        # Features of their own scales: the largest err in directions of their own.
+        scaled2 = lengths2 @ to_numpy(self.coef).T[:, settled] ** 2
+        return error(scaled2, (lengths2 @ to_numpy(spectrum.basis) ** 2)[:, None])
 
     def influence(self, X: Any, targets: Any, weights: Any = None) -> Any:
         r"""Log density of each sample given the others, at alpha and beta as they are.
@@ -151,11 +154,17 @@ class Posterior:
         for rows in chunks(X.shape[0], _ROWS):
             U = self._left(X, rows, dtype, basis)
             squares = U**2
+            w = None if weights is None else weights[rows]
+            # At most one copy is left out.
+            left_out = 1.0 if w is None else xp.where(w < 1, w, xp.ones_like(w))
             slack = xp.astype(squares @ q_, xp.float64)
+            if w is not None:
+                slack = slack * left_out[:, None]
             error = xp.astype(U @ zq, xp.float64)
             if not spectrum.complete:
                 # What the features cannot reach of the sample, and of its target.
-                outside = free - xp.astype(xp.sum(squares, axis=1), xp.float64)
+                reached = xp.astype(xp.sum(squares, axis=1), xp.float64)
+                outside = 1.0 - left_out * (1.0 - free + reached)
                 slack = slack + xp.where(outside > 0, outside, 0.0 * outside)[:, None]
                 # A leverage of one leaves nothing to err.
                 slack = xp.where(slack > _EPS, slack, _EPS + 0.0 * slack)
@@ -163,8 +172,11 @@ class Posterior:
                 if spectrum.target_mean is not None:
                     y = y - self.like_features(spectrum.target_mean)
                 error = error + y - xp.astype(U @ z_, xp.float64)
-            w = None if weights is None else weights[rows]
-            parts.append(_log_density(beta, slack, error, w, xp))
+            elif w is not None:
+                # The features reach all of a sample; what errs is its other copies.
+                copies = xp.where(w > 1, w, xp.ones_like(w))
+                slack = slack + (1 - 1 / copies)[:, None]
+            parts.append(_log_density(beta, slack, error, left_out, xp))
         psi = xp.concat(parts)
         return psi * np.nan if lost else psi
 
@@ -219,16 +231,16 @@ class Posterior:
         return from_numpy(values, xp, device(like))
 
 
-def _log_density(beta: Any, slack: Any, error: Any, weights: Any, xp: Any) -> Any:
-    """1/2 [log(beta (1 - h) / 2 pi) - beta e^2 / (1 - h)], mean over targets."""
-    if weights is None:
+def _log_density(beta: Any, slack: Any, error: Any, left_out: Any, xp: Any) -> Any:
+    """1/2 [log(beta / 2 pi) + log(1 - w h) / w - beta e^2 / (1 - w h)].
+
+    Mean over targets; w is the weight that is left out, at most one copy.
+    """
+    if isinstance(left_out, float):
         density = xp.log(beta * slack / (2 * np.pi)) - beta * error**2 / slack
         return 0.5 * xp.mean(density, axis=1)
-    # At most one copy is left out.
-    w = xp.where(weights < 1, weights, xp.ones_like(weights))[:, None]
-    some = w > 0
-    slack = 1 - w * (1 - slack)
-    w = xp.where(some, w, xp.ones_like(w))
-    misfit = beta * error**2 / slack
-    density = xp.log(beta / (2 * np.pi)) + xp.log(slack) / w - misfit
+    some = (left_out > 0)[:, None]
+    w = xp.where(some, left_out[:, None], 1.0 + 0.0 * slack)
+    slack = xp.where(some, slack, 1.0 + 0.0 * slack)
+    density = xp.log(beta / (2 * np.pi)) + xp.log(slack) / w - beta * error**2 / slack
     return 0.5 * xp.mean(xp.where(some, density, 0.0 * density), axis=1)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import lapack, solve_triangular, svd, svdvals
+from scipy.linalg import lapack, lstsq, solve_triangular, svd, svdvals
 
 from sktransfer.linear_model._eigenbasis import Eigenbasis, RowEigenbasis, blocks, eigh
 from sktransfer.linear_model._exact_fit import count_distinct
@@ -26,8 +26,8 @@ _RESOLVED = 1e-4
 _LOOKED_AT = 1024
 # Size of a feature beside the largest up to which it counts as zero.
 _LEAST = 1e-12
-# Ratio of scales, squared, from which the smallest directions are worth an SVD.
-_GRADED = 1e8
+# What of the features may come from arithmetic that made them, in eps.
+_ROUNDING = 1e3
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def spectrum_of_moments(
         cross = to_numpy(basis.project(about.cross))
         projections = cross / np.sqrt(values)[:, None]
     else:
-        values, V, projections = factor.decompose(moments)
+        values, V, projections, explained = factor.decompose(moments)
         basis = Eigenbasis(from_numpy(V, xp, where))
 
     norms = about.target_squares
@@ -155,8 +155,14 @@ def spectrum_of_moments(
     if len(values) >= n_rows:
         residual[:] = 0.0
     elif len(values):
-        error = _residual_error(
-            values, basis, projections, residual, moments, length2, eps
+        # The eigensolver's errors know no scales; those of a factor are seen.
+        solver = (
+            math.sqrt(len(length2)) * _EPS * values[0] * _weights2(values, projections)
+            if factor is None
+            else np.abs(np.sum(projections**2, axis=0) - explained)
+        )
+        error = solver + _residual_error(
+            values, basis, projections, residual - solver, moments, length2, eps
         )
         uncertain = residual <= error
         residual[uncertain] = np.minimum(error, norms)[uncertain]
@@ -205,22 +211,23 @@ def _residual_error(
     With w the least-squares weights and l the features' lengths, d(residual) is
     -2 w^T dB + w^T dG w, about eps (2 |l w| |y| + |l w|^2).
     """
-    weights2 = np.sum(projections**2 / values[:, None], axis=0)
-    # The eigensolver's errors know no scales, but are small for all that is kept.
-    relative = math.sqrt(len(length2)) * _EPS * values[0] / values
-    solver = np.minimum(relative, _RESOLVED) @ projections**2
     norms = np.sqrt(moments.target_rounding)
 
     def error(scaled2: np.ndarray) -> np.ndarray:
-        return 4 * eps * (2 * np.sqrt(scaled2) * norms + scaled2) + solver
+        return 4 * eps * (2 * np.sqrt(scaled2) * norms + scaled2)
 
     # The largest of the lengths clears most targets of suspicion, at no cost.
-    bound = error(length2.max() * weights2)
+    bound = error(length2.max() * _weights2(values, projections))
     if (residual > bound).all():
         return bound
     w = projections / np.sqrt(values)[:, None]
     w = to_numpy(basis.combine(_beside(w, basis)))
     return error(length2 @ w**2)
+
+
+def _weights2(values: np.ndarray, projections: np.ndarray) -> np.ndarray:
+    """Squared norms of the least-squares weights."""
+    return np.sum(projections**2 / values[:, None], axis=0)
 
 
 def _beside(values: np.ndarray, basis: Eigenbasis) -> Any:
@@ -273,8 +280,11 @@ class _Factor:
             R = R + gain * inside[:, None] * (inside @ R)
         return cls(R, length, centred)
 
-    def decompose(self, moments: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Eigenvalues, eigenvectors, and the targets on the left singular vectors."""
+    def decompose(self, moments: Moments) -> tuple[np.ndarray, ...]:
+        """Eigenvalues, eigenvectors, and the targets on the left singular vectors.
+
+        And what of ||y||^2 the features explain, which knows no scales.
+        """
         M = self.R * self.length
         values, left = eigh(M @ M.T)
         if _is_resolved(values, len(values)):
@@ -284,11 +294,15 @@ class _Factor:
             kept = singular > _LEAST * singular[0]
             values, V = singular[kept] ** 2, rows[kept].T
         middle = moments.centred()
-        cross = V.T @ to_numpy(middle.cross)
+        cross = to_numpy(middle.cross)
         if not self.centred:
             mean, n = to_numpy(middle.origin), moments.weight
-            cross += n * (V.T @ mean)[:, None] * middle.target_origin
-        return values, V, cross / np.sqrt(values)[:, None]
+            cross = cross + n * mean[:, None] * middle.target_origin
+        scaled, *_ = lstsq(
+            self.R.T, cross / self.length[:, None], lapack_driver="gelsy"
+        )
+        projections = V.T @ cross / np.sqrt(values)[:, None]
+        return values, V, projections, np.sum(scaled**2, axis=0)
 
 
 def spectrum_of_rows(
@@ -312,30 +326,34 @@ def spectrum_of_rows(
     mean = None if means is None else means.origin
     K = sum(block @ block.T for block in blocks(X, mean, root))
     values, left = eigh(K)
-    floor = 10 * len(values) * _EPS
-    rank = int(np.sum(values > floor * values[0]))
-    if rank < len(values) - centred and _is_graded(K, moments):
-        whole = np.concatenate([to_numpy(b) for b in blocks(X, mean, root)], axis=1)
-        U, singular, _ = svd(whole, full_matrices=False)
-        rank = int(np.sum(singular > max(whole.shape) * _EPS * singular[0]))
-        values, left = singular**2, Eigenbasis(from_numpy(U, xp, where))
-    values, left = values[:rank], left.leading(rank)
-    basis = RowEigenbasis(X, mean, root, left, np.sqrt(values))
-
+    rank = int(np.sum(values > 10 * len(values) * _EPS * values[0]))
     if means is not None:
         targets = targets - means.target_origin
     if root is not None:
         targets = targets * to_numpy(root)[:, None]
-    projections = to_numpy(left.project(from_numpy(targets, xp, where)))
-    rest = targets - to_numpy(left.combine(from_numpy(projections, xp, where)))
     norms = np.sum(targets**2, axis=0)
-    residual = np.sum(rest**2, axis=0)
     n_rows = len(targets) if weights is None else int(np.sum(to_numpy(weights) > 0))
-    eps = float(xp.finfo(X.dtype).eps)
     complete = rank >= n_rows - centred
-    # Rounding of the features, and of the space that their weakest directions span.
-    rounding = 8 * eps + (len(values) * _EPS * values[0] / values[-1] if rank else 0.0)
-    residual[complete | (residual <= rounding**2 * norms)] = 0.0
+    spread = float(values[0] / values[rank - 1]) if rank else 0.0
+    projections, residual, uncertain = _projected(
+        targets, norms, left.leading(rank), spread, X
+    )
+    if not complete and (
+        (uncertain.any() and spread * _EPS * len(values) > _RESOLVED)
+        or _is_hidden(left, rank, X, mean, root, values)
+    ):
+        whole = np.concatenate([to_numpy(b) for b in blocks(X, mean, root)], axis=1)
+        U, singular, _ = svd(whole, full_matrices=False)
+        rank = int(np.sum(singular > max(whole.shape) * _EPS * singular[0]))
+        values, left = singular**2, Eigenbasis(from_numpy(U, xp, where))
+        complete = rank >= n_rows - centred
+        spread = float(singular[0] / singular[rank - 1])
+        projections, residual, uncertain = _projected(
+            targets, norms, left.leading(rank), spread, X
+        )
+    values, left = values[:rank], left.leading(rank)
+    basis = RowEigenbasis(X, mean, root, left, np.sqrt(values))
+    residual[complete | uncertain] = 0.0
     n_distinct = n_rows
     if not complete and not residual.all():
         n_distinct = count_distinct(X, weights, zero=centred)
@@ -354,20 +372,36 @@ def spectrum_of_rows(
     )
 
 
-def _is_graded(K: Any, moments: Moments) -> bool:
-    """Whether features or samples differ in scale by more than float64 can see."""
-    xp, _ = get_namespace(K=K)
-    features = np.r_[
-        to_numpy(moments.squares), moments.weight * to_numpy(moments.origin) ** 2
-    ]
-    for squares in (to_numpy(xp.linalg.diagonal(K)), features):
-        positive = squares[squares > 0]
-        if len(positive) and positive.max() > _GRADED * positive.min():
-            return True
-    return False
+def _projected(
+    targets: np.ndarray, norms: np.ndarray, left: Eigenbasis, spread: float, X: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets on left singular vectors, what is left of them, and where it is rounding.
+
+    Of the features, and of the space that their weakest directions span.
+    """
+    xp, where = get_namespace(X=X)
+    projections = to_numpy(left.project(from_numpy(targets, xp, where)))
+    rest = targets - to_numpy(left.combine(from_numpy(projections, xp, where)))
+    residual = np.sum(rest**2, axis=0)
+    rounding = 8 * float(xp.finfo(X.dtype).eps) + len(targets) * _EPS * spread
+    return projections, residual, residual <= rounding**2 * norms
 
 
-def loses_directions(spectrum: Spectrum, X: Any) -> bool:
+def _is_hidden(
+    left: Eigenbasis, rank: int, X: Any, mean: Any, root: Any, values: np.ndarray
+) -> bool:
+    """Whether rows have a part that their products lose, beyond the rows' rounding."""
+    xp, _ = get_namespace(X=X)
+    lost = left.vectors[:, rank:]
+    parts = sum(xp.sum((lost.T @ b) ** 2, axis=1) for b in blocks(X, mean, root))
+    norms = sum(xp.sum(block**2, axis=1) for block in blocks(X, None, root))
+    rounding = 8 * float(xp.finfo(X.dtype).eps) + _ROUNDING * _EPS
+    solver = len(values) * _EPS
+    tolerance = rounding**2 * (lost**2).T @ norms + solver**2 * float(values[0])
+    return bool(xp.any(parts > tolerance))
+
+
+def loses_directions(spectrum: Spectrum, X: Any, weights: Any = None) -> bool:
     """Whether features have a part that their products hide, beyond their rounding.
 
     Parameters
@@ -375,14 +409,20 @@ def loses_directions(spectrum: Spectrum, X: Any) -> bool:
     spectrum : Spectrum
         Of these samples.
     X : array of shape (n, n_features)
+    weights : array of shape (n,), optional
     """
     if not spectrum.truncated:
         return False
-    some = to_numpy(X[:: -(-X.shape[0] // _LOOKED_AT), :]).astype(np.float64)
+    xp, where = get_namespace(X=X)
+    chosen = np.arange(X.shape[0])
+    if weights is not None:
+        chosen = np.flatnonzero(to_numpy(weights) > 0)
+    chosen = chosen[:: -(-len(chosen) // _LOOKED_AT)]
+    some = to_numpy(xp.take(X, from_numpy(chosen, xp, where), axis=0))
+    some = some.astype(np.float64)
     if spectrum.feature_mean is not None:
         some = some - to_numpy(spectrum.feature_mean)
     length = np.linalg.norm(some, axis=0)
     singular = svdvals(some / np.where(length > 0, length, 1.0))
-    xp, _ = get_namespace(X=X)
-    seen = singular > 1e3 * float(xp.finfo(X.dtype).eps) * singular[0]
+    seen = singular > _ROUNDING * float(xp.finfo(X.dtype).eps) * singular[0]
     return int(np.sum(seen)) > len(spectrum.eigenvalues)

@@ -330,6 +330,14 @@ class SufficientStatistics:
         low, high = self._target_range
         return low == -high
 
+    @property
+    def lost_targets(self) -> np.ndarray:
+        """Boolean mask of the targets that vary, but whose squares underflow."""
+        if self.n_classes is not None:
+            return np.zeros(self.n_classes, dtype=bool)
+        small = self.target_norms < np.finfo(np.float64).tiny
+        return small & ~self.constant_targets
+
     @cached_property
     def spectrum(self) -> Spectrum:
         """Spectrum of the features as they are."""

@@ -182,7 +182,7 @@ def check_source_proba(source_proba: Any) -> tuple[Any, Callable[[slice], Any]]:
     return P, read
 
 
-def check_weights(sample_weight: Any, X: Any) -> Any:
+def check_weights(sample_weight: Any, X: Any, *, allow_all_zero: bool = False) -> Any:
     """Validate sample weights (n_samples,) as float64 beside `X`; None stays None."""
     if sample_weight is None:
         return None
@@ -193,6 +193,7 @@ def check_weights(sample_weight: Any, X: Any) -> Any:
         np.empty((X.shape[0], 1)),
         dtype=np.float64,
         ensure_non_negative=True,
+        allow_all_zero_weights=allow_all_zero,
     )
     return from_numpy(weights, xp, device)
 

@@ -248,3 +248,15 @@ def test_compact_model_cannot_learn_more(cls, X, y):
     ):
         model.partial_fit(X, y)
     assert model.fit(X, y).partial_fit(X, y).statistics_.n_rows == 24
+
+
+@pytest.mark.parametrize("n_features", [5, 60])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("scale", "flow"), [(1e-200, "under"), (1e200, "over")])
+def test_target_whose_squares_leave_float64(scale, flow, stream, n_features):
+    """Huge ones gave NaN or minus infinity, tiny ones were called zero."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, n_features)), scale * rng.normal(size=40)
+    with pytest.raises(ValueError, match=f"squares .*{flow}flow float64"):
+        model = LogME()
+        _ = (model.partial_fit if stream else model.fit)(X, y).logme_

@@ -319,6 +319,60 @@ def test_copies_and_constraints_lose_nothing(dtype, fit_intercept, recwarn):
     assert [str(w.message) for w in recwarn] == []
 
 
+@INTERCEPT
+@pytest.mark.parametrize(("dtype", "offset"), [(np.float32, 1e4), (np.float64, 1e8)])
+def test_offset_of_some_of_few_samples(digits, dtype, offset, fit_intercept):
+    """Products of samples lost all but the offset, without a word.
+
+    The intercept does not take it away, and every sample and feature is as large.
+    """
+    X, y = digits[0][:100].astype(np.float64), digits[1][:100]
+    X[:50] += offset
+    X = X.astype(dtype)
+    expected = reference(X, y, fit_intercept)
+    assert logme(X, y, fit_intercept) == pytest.approx(expected, abs=1e-4)
+
+
+def test_features_of_any_scale_fit_nothing_by_themselves(global_random_seed):
+    """Fewer samples than features, and copies: the residual counted as rounding."""
+    rng = np.random.default_rng(global_random_seed)
+    X, y = rng.normal(size=(100, 40)), rng.normal(size=100)
+    X = np.tile(X * np.r_[np.full(20, 1e7), np.ones(20)], 3)
+    expected = LogME().fit(X[:, :40] * np.sqrt(3), y).logme_
+    assert LogME().fit(X, y).logme_ == pytest.approx(expected, abs=1e-6)
+
+
+@INTERCEPT
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_stream_of_features_in_their_own_units(
+    dtype, fit_intercept, global_random_seed, recwarn
+):
+    """Ten decades: the residual was given as more than the target, without a word.
+
+    And `fit`, which was right, said that it was uncertain, by up to 1e7 nats.
+    """
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.normal(size=(600, 30))
+    y = X @ rng.normal(size=30) + 3 * rng.normal(size=600)
+    X = (X * 10.0 ** np.linspace(-5, 5, 30)).astype(dtype)
+    whole = LogME(fit_intercept=fit_intercept).fit(X, y)
+    stream = LogME(fit_intercept=fit_intercept)
+    for rows in np.split(np.arange(600), 6):
+        stream.partial_fit(X[rows], y[rows])
+    assert stream.logme_ == pytest.approx(whole.logme_, abs=1e-5)
+    assert not [w for w in recwarn if w.category is RoundingWarning]
+
+
+@INTERCEPT
+def test_samples_without_weight_hide_no_directions(fit_intercept, recwarn):
+    """Rows outside the span of those that count were taken for lost directions."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 50)), rng.normal(size=60)
+    weights = np.r_[np.zeros(20), np.ones(40)]
+    LogME(fit_intercept=fit_intercept).fit(X, y, weights)
+    assert not [w for w in recwarn if w.category is RoundingWarning]
+
+
 def test_few_samples_are_multiplied_in_float64():
     X = np.random.default_rng(0).normal(size=(40, 10)).astype(np.float32) + 1
     statistics = SufficientStatistics(10).update(X, X[:, 0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
@@ -147,6 +149,36 @@ def test_influence_of_weighted_samples(n, d, fit_intercept, global_random_seed):
     np.testing.assert_allclose(padded.influence_[:n], whole.influence_, rtol=1e-6)
     np.testing.assert_array_equal(padded.influence_[n:], 0)
     assert padded.std_error_ == pytest.approx(whole.std_error_, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "d"), [(12, 60), (12, 12), (13, 12), (40, 10)])
+def test_influence_is_what_the_weight_adds_to_the_evidence(n, d, global_random_seed):
+    """Also where features reach all of a sample, or its parts weigh less than one.
+
+    Of several copies one is left out: the others still reach it.
+    """
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.normal(size=(n, d))
+    y = X[:, 0] + 2 * rng.normal(size=n)
+    weights = rng.choice([0.25, 0.5, 1.0, 2.0, 3.5], size=n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnboundedEvidenceWarning)
+        model = LogME(std_error=True).fit(X, y, weights)
+    alpha, beta = model.alpha_[0], model.beta_[0]
+
+    def log_evidence(w):
+        A = alpha * np.eye(n) + beta * np.sqrt(w)[:, None] * (X @ X.T) * np.sqrt(w)
+        root = np.sqrt(w) * y
+        misfit = alpha * beta * root @ np.linalg.solve(A, root)
+        log_det = np.linalg.slogdet(A / alpha)[1]
+        return 0.5 * (w.sum() * np.log(beta / (2 * np.pi)) - log_det - misfit)
+
+    for i in range(n):
+        left_out = min(weights[i], 1.0)
+        rest = weights.copy()
+        rest[i] -= left_out
+        added = (log_evidence(weights) - log_evidence(rest)) / left_out
+        assert model.influence_[i] == pytest.approx(added, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize("n", [100, 200])

@@ -282,3 +282,21 @@ def test_update_without_samples(n):
     X, y = np.random.default_rng(0).normal(size=(n, 12)), np.arange(n) % 3
     statistics = empty("classification").update(X[:0], y[:0]).update(X, y)
     assert_same(statistics, empty("classification").update(X, y))
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+@pytest.mark.parametrize("start", [0, 20])
+def test_chunk_of_a_stream_without_weight(start, fit_intercept):
+    """It changes nothing; only if no chunk has any is there nothing to solve."""
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 5)), rng.normal(size=60)
+    weights = np.ones(60)
+    weights[start : start + 20] = 0
+    whole = LogME(fit_intercept=fit_intercept).fit(X, y, weights)
+    stream = LogME(fit_intercept=fit_intercept)
+    for rows in (slice(0, 20), slice(20, 40), slice(40, 60)):
+        stream.partial_fit(X[rows], y[rows], weights[rows])
+    assert stream.logme_ == pytest.approx(whole.logme_, abs=1e-9)
+    empty = LogME(fit_intercept=fit_intercept).partial_fit(X, y, np.zeros(60))
+    with pytest.raises(ValueError, match="samples of positive weight"):
+        _ = empty.logme_
