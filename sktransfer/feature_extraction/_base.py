@@ -257,6 +257,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         (``batch_size``, ``device``), and the identity of the weights. Functions and
         classes of installed libraries count by name and version, everything else by
         content: your own functions and classes by their code and what it refers to.
+        Where a function makes the network, files count, by size and time, that its
+        arguments, constants or globals name; one that it finds in another way does not.
 
         Returns
         -------

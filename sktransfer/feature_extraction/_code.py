@@ -116,7 +116,7 @@ def module_parts(module: str) -> tuple[str, Any]:
 
 
 def function_parts(function: FunctionType) -> list[Any]:
-    """What tells a function: its code, its defaults and all that it refers to."""
+    """What tells a function: code, defaults, attributes and all that it refers to."""
     cells = []
     for cell in function.__closure__ or ():
         try:
@@ -127,6 +127,7 @@ def function_parts(function: FunctionType) -> list[Any]:
         function.__code__,
         function.__defaults__,
         function.__kwdefaults__,
+        vars(function),
         cells,
         list(_globals_of(function.__code__, function.__globals__)),
     ]
@@ -150,9 +151,9 @@ def code_parts(code: CodeType) -> list[Any]:
 
 
 def class_parts(kind: type) -> list[Any]:
-    """What tells a class: its name, its bases and its own attributes."""
+    """What tells a class: its name, its kind, its bases and its own attributes."""
     own = {name: v for name, v in vars(kind).items() if name not in _NOT_CODE}
-    return [kind.__qualname__, kind.__bases__, own]
+    return [kind.__qualname__, type(kind), kind.__bases__, own]
 
 
 def _globals_of(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
