@@ -8,6 +8,7 @@ import importlib.util
 import operator
 import platform
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -82,9 +83,13 @@ def library_version(module: str, file: str | None = None) -> str | None:
     True
     """
     package = module.partition(".")[0]
-    if package in sys.stdlib_module_names:
-        return platform.python_version()
     found = sys.modules.get(package)
+    if package in sys.stdlib_module_names:
+        # A script's folder comes first: its "queue.py" hides the library's.
+        place = getattr(found, "__file__", None) or file
+        stdlib = Path(sysconfig.get_path("stdlib")).resolve()
+        if place is None or stdlib in Path(place).resolve().parents:
+            return platform.python_version()
     version = str(getattr(found, "__version__", ""))
     if package == "sktransfer":
         return version

@@ -124,6 +124,15 @@ def with_a_factor(array, factor):
     return array
 
 
+def test_own_module_of_the_name_of_a_standard_one(write, monkeypatch):
+    library_version.cache_clear()
+    monkeypatch.delitem(sys.modules, "sched", raising=False)
+    found = [digest(write("sched", f"def f(x): return {k} * x").f) for k in (1, 1, 2)]
+    library_version.cache_clear()
+    assert found[0] == found[1] != found[2]
+    assert library_version("json") is not None
+
+
 @pytest.mark.parametrize("make", [with_attribute, of_a_metaclass])
 def test_what_hangs_on_functions_and_classes_counts(make):
     assert digest(make(1)) == digest(make(1)) != digest(make(2))
