@@ -60,6 +60,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
        Where ``gives_tokens`` is True, the rows are those of the parts of all samples,
        such as the words of sentences, one after the other; ``transform`` gives an
        array for each sample.
+       Where it gives several layers, a parameter ``layer`` names the one to give.
     6. Source probabilities come from the same pass; their rows sum to one.
     7. It changes neither ``X``, nor a model handed to it, nor any global state.
     8. Weights are loaded at the first use and left out of pickles where possible.
@@ -204,7 +205,18 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         extractor : BaseExtractor
             A copy with ``layer`` set. The model is shared with it, whether it was
             given as a parameter or loaded since.
+
+        Raises
+        ------
+        TypeError
+            If the class has no parameter ``layer``.
         """
+        if "layer" not in self.get_params(deep=False):
+            raise TypeError(
+                f"{type(self).__name__} gives several layers, of which one is asked "
+                "for: its class needs a parameter 'layer', the name of the one to give "
+                "or None for all. To rank them as one, give their concatenation."
+            )
         selected = copy.copy(self)
         selected._derived = dict(self._cache())  # with the weights, if loaded
         return selected.set_params(layer=name)
@@ -245,6 +257,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         (``batch_size``, ``device``), and the identity of the weights. Functions and
         classes of installed libraries count by name and version, everything else by
         content: your own functions and classes by their code and what it refers to.
+        Where a function makes the network, files count, by size and time, that its
+        arguments, constants or globals name; one that it finds in another way does not.
 
         Returns
         -------

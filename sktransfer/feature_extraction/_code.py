@@ -8,6 +8,7 @@ import importlib.util
 import operator
 import platform
 import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -82,9 +83,13 @@ def library_version(module: str, file: str | None = None) -> str | None:
     True
     """
     package = module.partition(".")[0]
-    if package in sys.stdlib_module_names:
-        return platform.python_version()
     found = sys.modules.get(package)
+    if package in sys.stdlib_module_names:
+        # A script's folder comes first: its "queue.py" hides the library's.
+        place = getattr(found, "__file__", None) or file
+        stdlib = Path(sysconfig.get_path("stdlib")).resolve()
+        if place is None or stdlib in Path(place).resolve().parents:
+            return platform.python_version()
     version = str(getattr(found, "__version__", ""))
     if package == "sktransfer":
         return version
@@ -116,7 +121,7 @@ def module_parts(module: str) -> tuple[str, Any]:
 
 
 def function_parts(function: FunctionType) -> list[Any]:
-    """What tells a function: its code, its defaults and all that it refers to."""
+    """What tells a function: code, defaults, attributes and all that it refers to."""
     cells = []
     for cell in function.__closure__ or ():
         try:
@@ -127,6 +132,7 @@ def function_parts(function: FunctionType) -> list[Any]:
         function.__code__,
         function.__defaults__,
         function.__kwdefaults__,
+        vars(function),
         cells,
         list(_globals_of(function.__code__, function.__globals__)),
     ]
@@ -150,9 +156,9 @@ def code_parts(code: CodeType) -> list[Any]:
 
 
 def class_parts(kind: type) -> list[Any]:
-    """What tells a class: its name, its bases and its own attributes."""
+    """What tells a class: its name, its kind, its bases and its own attributes."""
     own = {name: v for name, v in vars(kind).items() if name not in _NOT_CODE}
-    return [kind.__qualname__, kind.__bases__, own]
+    return [kind.__qualname__, type(kind), kind.__bases__, own]
 
 
 def _globals_of(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from sktransfer.feature_extraction._fingerprint import digest
+from sktransfer.feature_extraction._fingerprint import (
+    UndigestibleError,
+    digest,
+)
 from sktransfer.feature_extraction._in_use import parts_of, tensors_of
 from sktransfer.utils._exclusive import exclusive
 from sktransfer.utils._optional import import_optional
@@ -41,6 +44,11 @@ def digest_made(module: torch.nn.Module, cache: dict[str, Any]) -> str:
     New weights count: those that are changed in place tell by their versions.
     """
     tensors = tensors_of(list(module.modules()))
+    if any(hasattr(tensor, "materialize") for tensor in tensors):
+        raise UndigestibleError(
+            f"Cannot make a fingerprint of {type(module).__name__}: it is lazy, and "
+            "draws its weights at the first pass."
+        )
     versions = [None if t.is_inference() else (id(t), t._version) for t in tensors]
     known, seen, found = cache.get("digest of the module", (None, None, None))
     if known is not module or seen != versions:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copyreg
 import functools
 import hashlib
+import operator
 import os
+import pickle
 import stat
 import sys
 from collections import deque
@@ -65,7 +67,7 @@ class UndigestibleError(TypeError):
     """A value cannot be told by its content, so nothing can be kept under its name."""
 
 
-def digest(value: Any) -> str:
+def digest(value: Any, *, with_files: bool = False) -> str:
     """Digest of a value that does not depend on the process, for a cache key.
 
     Functions and classes of installed libraries count by their name and the library's
@@ -79,6 +81,9 @@ def digest(value: Any) -> str:
     ----------
     value : object
         Scalars, containers, arrays, functions, torch modules, picklable objects.
+    with_files : bool, default=False
+        Whether the files count, by size and time, that are named by a text or a path
+        in the value: in the arguments, constants and globals of functions, too.
 
     Returns
     -------
@@ -98,7 +103,7 @@ def digest(value: Any) -> str:
     >>> digest(lambda x: x + 1) == digest(lambda x: x + 2)
     False
     """
-    hasher = _Hasher()
+    hasher = _Hasher(with_files=with_files)
     hasher.feed(value)
     return hasher.hexdigest()
 
@@ -170,7 +175,8 @@ class _Hasher:
     All that is fed is preceded by its kind and length: no two values read the same.
     """
 
-    def __init__(self):
+    def __init__(self, *, with_files: bool = False):
+        self._with_files = with_files
         self._sha = hashlib.sha256()
         self._around: dict[int, int] = {}  # ids of the values around this one
         # Functions and classes that were fed. They are held, or the next one made
@@ -202,6 +208,8 @@ class _Hasher:
 
     def _feed(self, value: Any) -> None:
         kind = type(value)
+        if self._with_files and isinstance(value, (str, os.PathLike)):
+            self._put("file", repr(_stamp(str(value))).encode())
         if kind is str:
             self._put("str", value.encode("utf-8", "surrogatepass"))
         elif kind in (bytes, bytearray):
@@ -304,6 +312,8 @@ class _Hasher:
             self._feed_array(np.ma.getmaskarray(value))
         if type(value) not in (np.ndarray, np.memmap):
             self._feed(type(value))
+            if not isinstance(value, np.ma.MaskedArray):
+                self._feed(getattr(value, "__dict__", None))
         value = np.asarray(value)
         self._put("array", repr((value.shape, value.dtype)).encode())
         if not value.nbytes:
@@ -343,6 +353,8 @@ class _Hasher:
 
     def _feed_tensor(self, value: Any) -> None:
         torch = sys.modules["torch"]
+        if type(value) not in (torch.Tensor, torch.nn.Parameter):
+            self._feed_all([type(value), getattr(value, "__dict__", None)])
         try:
             data = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
             data = data.reshape(-1).view(torch.uint8).numpy()
@@ -389,6 +401,16 @@ class _Hasher:
             ) from error
         self._put("object")
         if isinstance(reduced, str):  # the name of a global, such as a torch.dtype
+            try:
+                module = sys.modules[pickle.whichmodule(value, reduced)]
+                found = operator.attrgetter(reduced)(module)
+            except (AttributeError, KeyError):
+                found = None
+            if found is not value:  # as of np.frompyfunc, whose function is not at hand
+                raise UndigestibleError(
+                    f"Cannot make a fingerprint of {value!r}: there is nothing of the "
+                    f"name {reduced!r} to find it by."
+                )
             self._feed_all([type(value).__module__, reduced])
             return
         make, args, state, items, pairs = (*reduced, *[None] * 5)[:5]

@@ -33,6 +33,7 @@ from sktransfer.feature_extraction._factory import (
     digest_module,
     import_factory,
 )
+from sktransfer.feature_extraction._fingerprint import digest
 from sktransfer.feature_extraction._in_use import in_use, parts_of
 from sktransfer.feature_extraction._layers import Layers, pool, run_with_taps, softmax
 from sktransfer.feature_extraction._weights import check_weights
@@ -476,8 +477,11 @@ class TorchFeatureExtractor(BaseExtractor):
             params["module"] = digest_module(factory)
         elif isinstance(factory, str):
             with suppress(ValueError):  # the extraction will say what is wrong
-                params["module"] = factory, import_factory(factory)
-        elif not is_importable(factory):
+                named = factory, import_factory(factory)
+                params["module"] = digest(named, with_files=True)
+        elif is_importable(factory):
+            params["module"] = digest(self.module, with_files=True)
+        else:
             # No name that holds elsewhere: the weights themselves have to tell.
             params["module"] = digest_made(self._load_module(), self._cache())
         return params

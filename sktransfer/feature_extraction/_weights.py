@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import chain
 from typing import Any
 from uuid import uuid4
 
-from sktransfer.feature_extraction._fingerprint import digest
+from sktransfer.feature_extraction._fingerprint import UndigestibleError, digest
 
 
 def check_weights(module: Any, pinned: str | None, owner: object) -> str:
@@ -49,5 +50,6 @@ def _digest_weights(module: Any) -> str:
         elif tensor.is_meta or str(tensor.layout) != "torch.strided":
             parts.append((name, str(tensor.layout)))
         else:
-            parts.append((name, tensor))
+            with suppress(UndigestibleError):  # such as nested tensors
+                parts.append((name, digest(tensor)))
     return digest(parts)

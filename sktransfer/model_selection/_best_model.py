@@ -25,7 +25,7 @@ def _best_has(method: str) -> Callable[[Any], bool]:
                 f"{method} needs the best model; ModelSelector was told refit=False."
             )
         if hasattr(self, "best_estimator_"):
-            transforms = method == "transform"
+            transforms = method in ("transform", "get_feature_names_out")
             getattr(
                 self.best_extractor_ if transforms else self.best_estimator_, method
             )
@@ -142,6 +142,7 @@ class BestModelMixin(TransformerMixin):
     def _by_sentence(self, rows: Any, X: Any) -> Any:
         return split_tokens(rows, X) if self._of_tokens else rows
 
+    @available_if(_best_has("get_feature_names_out"))
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Names of the features of the best extractor.
 

@@ -47,7 +47,7 @@ def digest_data(X: Any, y: Any, memory: joblib.Memory) -> tuple[str, ...]:
     digests : tuple of str
         Empty where nothing is kept. If the reason is X, a warning says so.
     """
-    if memory.location is None:
+    if getattr(memory, "location", memory) is None:
         return ()
     try:
         return digest_samples(X), digest(y)
@@ -98,29 +98,42 @@ def fit_and_extract(
         features, proba, seconds = _extract(fitted, X, y, source_proba)
         return fitted, Extraction(features, proba), seconds
 
-    run = memory.cache(_extract_and_pack, ignore=["fitted", "X", "y", "is_new"])
-    is_new: list[bool] = []
-    args = (fitted, X, y, source_proba, key, is_new)
+    made: list[tuple] = []
+    args = (fitted, X, y, source_proba, key, made)
     try:
+        run = memory.cache(_extract_and_pack, ignore=["fitted", "X", "y", "made"])
         kept = run(*args)
-        if _checksum(kept[:-1]) != kept[-1]:
+        if not made:
+            if (found := _open(kept, fitted)) is not None:
+                return found
             warnings.warn(
-                "the features in memory are damaged and are extracted again.",
+                "the features in memory are damaged, or what was fitted cannot be "
+                "read back; they are extracted again.",
                 stacklevel=2,
             )
             run.call_and_shelve(*args).clear()
-            kept = run(*args)
-    except _CannotBeKeptError as error:
+            run(*args)
+    except Exception as error:
+        if made and not made[0]:
+            raise  # by the extraction
         _warn(name, error)
-        features, proba, seconds = error.extracted
-        return fitted, Extraction(features, proba), seconds
-    features, proba, seconds, (steps, weights), _ = kept
-    if not is_new:
+    features, proba, seconds = made[0] if made else _extract(*args[:4])
+    return fitted, Extraction(features, proba), seconds
+
+
+def _open(kept: Any, fitted: Any) -> tuple[Any, Extraction, float] | None:
+    """What :func:`fit_and_extract` returns, out of what was kept; None if it cannot."""
+    try:
+        features, proba, seconds, (steps, weights), checksum = kept
+        if _checksum(kept[:-1]) != checksum:
+            return None
         fitted = _put_back(fitted, iter(_unpack(steps, fitted)))
         # They have to load the networks that gave the features.
         inside = extractors_within(fitted, frozen=True)
         for extractor, pinned in zip(inside, weights, strict=True):
             extractor._cache()["weights"] = pinned
+    except Exception:  # the file holds something else, or a class has changed
+        return None
     return fitted, Extraction(features, proba), seconds
 
 
@@ -134,14 +147,6 @@ def cache_key(extractor: BaseEstimator, X_digest: str, y_digest: str) -> str:
     return digest([__version__, steps, X_digest, "" if stateless else y_digest])
 
 
-class _CannotBeKeptError(Exception):
-    """What was fitted cannot be pickled; holds what was extracted."""
-
-    def __init__(self, reason: Exception, extracted: tuple):
-        super().__init__(str(reason))
-        self.extracted = extracted
-
-
 def _warn(name: str, reason: Exception) -> None:
     warnings.warn(f"features are not kept in memory. {reason}", stacklevel=3)
 
@@ -153,18 +158,18 @@ def _extract(fitted: Any, X: Any, y: Any, source_proba: bool) -> tuple:
 
 
 def _extract_and_pack(
-    fitted: Any, X: Any, y: Any, source_proba: bool, key: str, is_new: list[bool]
+    fitted: Any, X: Any, y: Any, source_proba: bool, key: str, made: list[tuple]
 ) -> tuple:
-    """What is kept under the key: features, but no network."""
-    is_new.append(True)
-    extracted = _extract(fitted, X, y, source_proba)
-    try:
-        inside = extractors_within(fitted, frozen=True)
-        weights = [extractor._cache().get("weights") for extractor in inside]
-        kept = (*extracted, (_pack(fitted), weights))
-        return (*kept, _checksum(kept))
-    except Exception as error:
-        raise _CannotBeKeptError(error, extracted) from error
+    """What is kept under the key: features, but no network.
+
+    What was extracted goes to `made`, too: it is there even if it cannot be kept.
+    """
+    made[:] = [()]
+    made[:] = [_extract(fitted, X, y, source_proba)]
+    inside = extractors_within(fitted, frozen=True)
+    weights = [extractor._cache().get("weights") for extractor in inside]
+    kept = (*made[0], (_pack(fitted), weights))
+    return (*kept, _checksum(kept))
 
 
 def _checksum(kept: tuple) -> str:

@@ -171,6 +171,11 @@ def _extract_and_score(
             name, extractor, X, y, wanted, memory, digests
         )
         _check_extraction(extraction, measurement.n_samples)
+        layers = list(extraction.features)
+        several = len(layers) > 1
+        extractors = [
+            _restrict(fitted, layer) if several else fitted for layer in layers
+        ]
     except Exception as error:
         if measurement.error_score == "raise":
             raise
@@ -181,13 +186,13 @@ def _extract_and_score(
                 extract_time=time.perf_counter() - start,
             )
         ]
-    several = len(extraction.features) > 1
     rows = []
-    for layer, features in extraction.features.items():
+    for layer, restricted in zip(layers, extractors, strict=True):
+        features = extraction.features[layer]
         row = Row(
             name,
             layer if several else "",
-            extractor=_restrict(fitted, layer) if several else fitted,
+            extractor=restricted,
             n_features=int(features.shape[1]),
             extract_time=seconds,
         )
@@ -291,6 +296,8 @@ def _fit_logme(row: Row, features: Any, y: Any, task: str) -> None:
     row.logme = model(std_error=True).fit(features, beside(y, features))
     row.std_error = row.logme.std_error_
     row.influence = to_numpy(row.logme.influence_)
+    if hasattr(features, "to_numpy"):  # a data frame, whose columns LogME has noted
+        features = features.to_numpy()
     xp, _ = get_namespace(features=features)
     if xp.isdtype(features.dtype, "real floating"):
         row.resolution = float(xp.finfo(features.dtype).eps) ** 0.5 / 3

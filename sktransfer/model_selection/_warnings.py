@@ -7,6 +7,7 @@ that nobody reads where its warnings used to be shown.
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -55,6 +56,16 @@ def collect_warnings() -> Iterator[list[tuple[str, type[Warning]]]]:
     finally:
         _this_thread.caught = outer
         found.extend(caught)
+
+
+def _forget() -> None:
+    """In a forked process the thread that held the lock does not exist."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def _give_to_threads() -> None:

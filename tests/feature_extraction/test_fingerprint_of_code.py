@@ -102,6 +102,61 @@ def test_small_differences_count(one, other):
         assert digest(one) == digest(copy.deepcopy(one))
 
 
+def with_attribute(factor):
+    def function(x):
+        return x * function.factor
+
+    function.factor = factor
+    return function
+
+
+def of_a_metaclass(factor):
+    class Kind(type):
+        def __call__(cls):
+            return factor
+
+    return Kind("Made", (), {})
+
+
+def with_a_factor(array, factor):
+    array = array.view(type("Scaled", (np.ndarray,), {}))
+    array.factor = factor
+    return array
+
+
+def test_own_module_of_the_name_of_a_standard_one(write, monkeypatch):
+    library_version.cache_clear()
+    monkeypatch.delitem(sys.modules, "sched", raising=False)
+    found = [digest(write("sched", f"def f(x): return {k} * x").f) for k in (1, 1, 2)]
+    library_version.cache_clear()
+    assert found[0] == found[1] != found[2]
+    assert library_version("json") is not None
+
+
+@pytest.mark.parametrize("make", [with_attribute, of_a_metaclass])
+def test_what_hangs_on_functions_and_classes_counts(make):
+    assert digest(make(1)) == digest(make(1)) != digest(make(2))
+
+
+def test_attributes_of_an_array_of_another_class_count():
+    one, again, two = (with_a_factor(np.zeros(2), factor) for factor in (1, 1, 2))
+    assert digest(one) == digest(again) != digest(two)
+
+
+class Named:
+    """Is pickled by a name at which it is not found."""
+
+    def __reduce__(self):
+        return "FACTOR"
+
+
+@pytest.mark.parametrize("value", [np.frompyfunc(lambda x: x + 1, 1, 1), Named()])
+def test_what_is_not_found_by_its_name_is_refused(value):
+    with pytest.raises(UndigestibleError, match="nothing of the name"):
+        digest(value)
+    assert digest(np.log) != digest(np.exp)
+
+
 def test_a_global_that_nested_code_reads(monkeypatch):
     def function(x):
         def inner():

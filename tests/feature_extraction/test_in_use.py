@@ -8,6 +8,7 @@ import pickle
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -135,6 +136,31 @@ def test_exclusive_objects_that_overlap():
     in_threads([lambda o=o: work(o) for o in ([a, b], [b, c], [c, a], [a, b, c])])
     assert not wrong
     assert not _exclusive._holders
+
+
+def test_threads_that_would_wait_for_each_other_are_told():
+    modules = [nn.Linear(4, 4), nn.Linear(4, 4)]
+    inner = [TorchFeatureExtractor(module) for module in modules]
+    together = threading.Barrier(2)
+
+    def task(i):
+        def preprocess(x):
+            with suppress(threading.BrokenBarrierError):
+                together.wait(timeout=1)  # both have their own module now
+            return inner[1 - i].transform(x[None])[0]
+
+        outer = TorchFeatureExtractor(modules[i], preprocess=preprocess)
+        try:
+            return outer.transform([np.ones(4, np.float32)])
+        except ValueError as error:
+            return str(error)
+
+    found = in_threads([lambda: task(0), lambda: task(1)])
+    told = [text for text in found if isinstance(text, str)]
+    assert len(told) == 1
+    assert "wait for each other for ever" in told[0]
+    assert not _exclusive._holders
+    assert not _exclusive._wanted
 
 
 def test_an_error_gives_objects_free():

@@ -29,6 +29,7 @@ from sktransfer.feature_extraction import (  # noqa: E402
     Extraction,
     TorchFeatureExtractor,
 )
+from sktransfer.feature_extraction._fingerprint import digest  # noqa: E402
 from sktransfer.linear_model import LogMEClassifier  # noqa: E402
 
 
@@ -419,6 +420,38 @@ def test_fingerprint_of_a_factory(X):
     assert first == second != other
     anonymous[0].transform(X)
     assert anonymous[0].fingerprint() == first
+
+
+def saved_linear(file):
+    linear = nn.Linear(12, 2)
+    linear.load_state_dict(torch.load(file))
+    return linear
+
+
+@pytest.mark.parametrize("how", ["own", "library"])
+def test_fingerprint_of_a_factory_that_reads_a_file(how, tmp_path):
+    file = tmp_path / "weights.pt"
+    found = []
+    for _ in range(2):
+        linear = nn.Linear(12, 2)
+        torch.save(linear.state_dict() if how == "own" else linear, file)
+        own = partial(saved_linear, file)
+        library = partial(torch.load, str(file), weights_only=False)
+        extractor = TorchFeatureExtractor(own if how == "own" else library)
+        assert extractor.fingerprint() == clone(extractor).fingerprint()
+        found.append(extractor.fingerprint())
+    assert found[0] != found[1]
+
+
+class Tagged(torch.Tensor):
+    pass
+
+
+def test_attributes_of_a_tensor_of_another_class_count():
+    tensors = [torch.zeros(2).as_subclass(Tagged) for _ in range(2)]
+    tensors[1].scale = 3
+    plain = torch.zeros(2)
+    assert len({digest(tensor) for tensor in (*tensors, plain)}) == 3
 
 
 def test_fingerprint_in_another_process():

@@ -175,7 +175,9 @@ class TestParameters:
         assert all(name in html for name, _ in CANDIDATES)
 
 
-@pytest.mark.parametrize("method", ["transform", "fit_transform"])
+@pytest.mark.parametrize(
+    "method", ["transform", "fit_transform", "get_feature_names_out"]
+)
 def test_without_a_best_model_there_is_nothing_to_transform_with(method, wine):
     assert hasattr(ModelSelector(CANDIDATES), method)
     selector = ModelSelector(CANDIDATES, refit=False)
@@ -312,3 +314,14 @@ def test_fitting_again_forgets(wine):
     assert not hasattr(selector, "probability_better_")
     selector.set_params(scoring="logme").fit(X, X[:, 0] + 0.1)
     assert not hasattr(selector, "classes_")
+
+
+@pytest.mark.filterwarnings("error")
+def test_candidates_whose_output_is_a_data_frame(wine):
+    pytest.importorskip("pandas")
+    X, y = wine
+    plain = ModelSelector([("scaled", StandardScaler())]).fit(X, y)
+    framed = StandardScaler().set_output(transform="pandas")
+    selector = ModelSelector([("scaled", framed)]).fit(X, y)
+    assert selector.best_score_ == plain.best_score_
+    np.testing.assert_array_equal(selector.predict(X), plain.predict(X))

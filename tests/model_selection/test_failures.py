@@ -13,7 +13,26 @@ from sklearn.preprocessing import KBinsDiscretizer
 from sklearn.utils import get_tags
 
 from sktransfer.exceptions import CandidateFailedWarning
+from sktransfer.feature_extraction import BaseExtractor, Extraction
 from sktransfer.model_selection import ModelSelector
+
+
+class Layers(BaseExtractor):
+    """Gives two layers, and has no parameter to choose one."""
+
+    def extract(self, X, *, source_proba=False):
+        X = np.asarray(X, dtype=np.float32)
+        return Extraction({"few": X[:, :2], "all": X})
+
+
+def test_several_layers_and_no_parameter_to_choose_one(wine):
+    with pytest.warns(CandidateFailedWarning):
+        selector = ModelSelector([("two", Layers()), ("pca", PCA(2))]).fit(*wine)
+    assert "its class needs a parameter 'layer'" in selector.results_["error"][0]
+    assert "worker" not in selector.results_["error"][0]
+    with pytest.raises(TypeError, match="its class needs a parameter 'layer'"):
+        ModelSelector([("two", Layers())], error_score="raise").fit(*wine)
+
 
 REASONS = {
     "raises": "OSError: image 3 is damaged",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import joblib
 import numpy as np
 import pytest
 from joblib import Memory, parallel_config
@@ -14,7 +16,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktransfer.exceptions import CandidateFailedWarning
-from sktransfer.model_selection import ModelSelector
+from sktransfer.model_selection import ModelSelector, _cache
 
 
 @pytest.fixture
@@ -306,6 +308,43 @@ def test_damaged_entries_are_extracted_again(
     assert second.best_score_ == first.best_score_
     fit(candidates)
     assert len(log.read()) == 2
+
+
+@pytest.mark.parametrize("content", [None, {"a": 1}, (1, 2, 3, 4, 5)])
+def test_entries_that_hold_something_else_are_extracted_again(fit, tmp_path, content):
+    first = fit([("pca", PCA(2))])
+    (file,) = outputs(tmp_path)
+    joblib.dump(content, file)
+    with pytest.warns(UserWarning, match="pca: the features in memory are damaged"):
+        second = fit([("pca", PCA(2))])
+    assert second.best_score_ == first.best_score_
+
+
+def test_what_was_fitted_cannot_be_read_back(fit, monkeypatch):
+    first = fit([("scaled", StandardScaler())])
+    monkeypatch.setattr(_cache, "_unpack", lambda *_: pickle.loads(b"cno\nsuch\n."))
+    with pytest.warns(UserWarning, match="scaled: the features in memory are damaged"):
+        second = fit([("scaled", StandardScaler())])
+    assert second.best_score_ == first.best_score_
+
+
+def test_a_folder_that_takes_no_files_costs_no_candidate(fit, monkeypatch, wine):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    folder = "joblib._store_backends.FileSystemStoreBackend.create_location"
+    monkeypatch.setattr(folder, full)
+    with pytest.warns(UserWarning, match="not kept in memory. .*No space left"):
+        selector = fit([("pca", PCA(2))])
+    assert selector.best_score_ == fit([("pca", PCA(2))], memory=None).best_score_
+
+
+def test_a_memory_without_a_location(fit):
+    class Plain:
+        def cache(self, function, **_):
+            return function
+
+    assert fit([("pca", PCA(2))], memory=Plain()).ranking_ == ["pca"]
 
 
 def test_writers_at_the_same_time(fit, logged_extractor, tmp_path):

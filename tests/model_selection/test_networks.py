@@ -234,3 +234,45 @@ def test_rows_are_light_when_they_come_back(data):
     rows = evaluate_candidate("net", net, X, y, measurement, Memory(None), ())
     full = [row.logme.statistics_ is not None for row in rows]
     assert full == [row is max(rows, key=lambda r: r.scores["logme"]) for row in rows]
+
+
+class Nested(Net):
+    """Holds a tensor of which there is no digest."""
+
+    def __init__(self):
+        super().__init__()
+        rows = [torch.ones(3), torch.ones(2)]
+        self.register_buffer("rows", torch.nested.nested_tensor(rows))
+
+
+@pytest.mark.filterwarnings("ignore:.*nested tensors")
+@pytest.mark.parametrize("kind", [Nested, Lazy])
+def test_weights_without_a_digest_cost_no_candidate(kind, data, tmp_path):
+    X, y = data
+    # A lambda counts by the weights that it makes.
+    candidates = [("net", unseeded(lambda: kind()))]
+    with pytest.warns(UserWarning, match="not kept in memory. Cannot make a finger"):
+        selector = ModelSelector(candidates, memory=str(tmp_path)).fit(X, y)
+    check_consistent(selector, X, y)
+
+
+class Counting(Net):
+    """Notes how often it was used."""
+
+    uses = 0
+
+    def forward(self, x):
+        self.uses += 1
+        return super().forward(x)
+
+
+@pytest.mark.filterwarnings("ignore:.*cannot be read back")
+def test_a_network_in_a_union_that_use_leaves_a_trace_in(data, tmp_path):
+    X, y = data
+    parts = [("net", unseeded(Counting())), ("same", FunctionTransformer())]
+    union = FeatureUnion(parts)
+    scores = [
+        ModelSelector([("union", union)], memory=str(tmp_path)).fit(X, y).best_score_
+        for _ in range(2)
+    ]
+    assert scores[0] == scores[1]
