@@ -28,6 +28,9 @@ _DOMINANT = 2.0
 _SAMPLE = 512
 # Squares and their sums lie far from both ends of float32 between these two.
 _SMALLEST_SQUARE = 1e-25
+# And sums of squares in float64 down to here.
+_LEAST_SQUARE = 1e-280
+_EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -180,6 +183,14 @@ def moments_of(
             "The squares of the features overflow float64: divide the features by "
             "their largest absolute value first."
         )
+    weighty = weights is None or float(xp.max(weights)) > _EPS
+    if weighty and float(xp.max(products["squares"])) < _LEAST_SQUARE:
+        varies = bool(xp.any(X != xp.astype(origin, X.dtype)))
+        if varies:
+            raise ValueError(
+                "The squares of the features underflow float64: divide the features "
+                "by their largest absolute value first."
+            )
     host, w = to_numpy(y), None if weights is None else to_numpy(weights)
     if n_classes is not None:
         counts = np.bincount(host, weights=w, minlength=n_classes)

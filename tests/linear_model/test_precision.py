@@ -195,6 +195,11 @@ def test_squares_out_of_the_range_of_float64(digits):
     X, y = digits
     with pytest.raises(ValueError, match=r"squares of the features overflow float64"):
         logme(X * 1e200, y)
+    for n in (100, len(y)):  # 1e-165 scored -0.87 for -0.16, 1e-155 infinity
+        for scale in (1e-155, 1e-165, 1e-300):
+            with pytest.raises(ValueError, match=r"features underflow float64"):
+                logme(X[:n] * scale, y[:n])
+    assert logme(X * 1e-130, y) == pytest.approx(logme(X, y))
 
 
 @pytest.mark.parametrize("scale", [1e-35, 1e35])
