@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from threadpoolctl import threadpool_limits
 
 # A torchvision that does not match torch: for the child processes, and for this one.
 _MEND = Path(__file__).parent / "torchvision_mend"
@@ -15,6 +16,11 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(_MEND), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
 runpy.run_path(str(_MEND / "sitecustomize.py"))
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # Tests side by side use all cores already: more threads only get in their way.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    threadpool_limits(1)
 
 # Examples fit small models; on a busy machine a time limit would only make noise.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
