@@ -91,7 +91,7 @@ class LabelledFeatures:
     @cached_property
     def logme(self) -> LogMEClassifier:
         """LogME without intercept, fitted to the statistics that are shared."""
-        model = LogMEClassifier()._fit_shared(self.statistics, self.X, self.codes)
+        model = LogMEClassifier().fit_statistics(self.statistics, self.X, self.codes)
         self.statistics = model.statistics_
         return model
 
