@@ -21,8 +21,9 @@ from rich.table import Table
 from sklearn.preprocessing import FunctionTransformer
 
 from sktransfer._version import __version__
+from sktransfer.agreement import regret, weighted_kendall_tau
 from sktransfer.exceptions import CandidateFailedWarning
-from sktransfer.metrics import get_scorer_names, regret, weighted_kendall_tau
+from sktransfer.metrics import get_scorer_names
 from sktransfer.metrics._registry import METRICS
 from sktransfer.model_selection import ModelSelector
 from sktransfer.utils._files import (

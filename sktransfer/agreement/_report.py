@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from sklearn.utils import check_random_state, check_scalar
 
-from sktransfer.metrics._agreement import (
+from sktransfer.agreement._coefficients import (
     check_models,
-    kendall_tau,
-    pearson,
-    regret,
-    spearman,
-    top_k_hit,
-    weighted_kendall_tau,
+    pearsons,
+    spearmans,
+    taus,
+    weighted_taus,
 )
+from sktransfer.agreement._regret import regrets, top_k_hits
 from sktransfer.utils._optional import import_optional
 
 
@@ -36,14 +36,14 @@ class AgreementReport:
         resamples in which the coefficient is defined).
     n_models : int
         The number of models ranked.
-    n_bootstrap : int
+    n_resamples : int
         The number of resamples drawn.
     confidence_level : float
         The level of the intervals.
 
     Examples
     --------
-    >>> from sktransfer.metrics import agreement_report
+    >>> from sktransfer.agreement import agreement_report
     >>> report = agreement_report([95.0, 93.0, 90.0, 88.0], [0.4, 0.3, 0.2, 0.1])
     >>> report.n_models
     4
@@ -51,7 +51,7 @@ class AgreementReport:
 
     table: dict[str, np.ndarray]
     n_models: int
-    n_bootstrap: int
+    n_resamples: int
     confidence_level: float
 
     def frame(self):
@@ -91,7 +91,7 @@ class AgreementReport:
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         percent = f"{100 * self.confidence_level:.4g} %"
         text = [
-            f"{self.n_models} models; {percent} intervals from {self.n_bootstrap} "
+            f"{self.n_models} models; {percent} intervals from {self.n_resamples} "
             "bootstrap resamples below the values"
         ]
         for first, *others in lines:
@@ -106,7 +106,7 @@ def agreement_report(
     performance: Any,
     scores: Any,
     *,
-    n_bootstrap: int = 1000,
+    n_resamples: int = 1000,
     confidence_level: float = 0.95,
     random_state: Any = None,
 ) -> AgreementReport:
@@ -121,7 +121,7 @@ def agreement_report(
         Scores by ranker, larger is better. A static ranker (the size of the models,
         their accuracy on the source) is one more entry, and belongs in every
         comparison. A single array is called "scores".
-    n_bootstrap : int, default=1000
+    n_resamples : int, default=1000
         Resamples of the models; the same ones for all rankers.
     confidence_level : float, default=0.95
         Level of the intervals, between 0 and 1.
@@ -138,7 +138,7 @@ def agreement_report(
     Raises
     ------
     TypeError
-        If `n_bootstrap` or `confidence_level` is not a number.
+        If `n_resamples` or `confidence_level` is not a number.
     ValueError
         If there is no ranker, there are fewer than two models or a NaN, or a parameter
         is out of range.
@@ -161,7 +161,7 @@ def agreement_report(
 
     Examples
     --------
-    >>> from sktransfer.metrics import agreement_report
+    >>> from sktransfer.agreement import agreement_report
     >>> performance = [79.9, 86.6, 85.6, 85.3, 83.2, 85.4]
     >>> logme = [0.930, 0.946, 0.948, 0.950, 0.934, 0.938]
     >>> size = [21.8, 25.6, 44.5, 60.2, 68.9, 8.0]
@@ -176,7 +176,7 @@ def agreement_report(
     size        -0.30       -0.20       -0.14        0.02         0         0    3.4
           -1.00..0.61 -1.00..0.64 -1.00..0.80 -0.97..0.80      0..1      0..1 0..3.4
     """
-    check_scalar(n_bootstrap, "n_bootstrap", Integral, min_val=1)
+    check_scalar(n_resamples, "n_resamples", Integral, min_val=1)
     check_scalar(
         confidence_level,
         "confidence_level",
@@ -195,16 +195,16 @@ def agreement_report(
     else:
         checked = {"scores": check_models(performance, scores)}
     n_models = len(next(iter(checked.values()))[0])
-    # How often each model is drawn is all that a coefficient depends on.
+    # Copies stand together: of equal scores the same model stays the first.
     counts = check_random_state(random_state).multinomial(
-        n_models, np.full(n_models, 1 / n_models), size=n_bootstrap
+        n_models, np.full(n_models, 1 / n_models), size=n_resamples
     )
+    resamples = np.array([np.repeat(np.arange(n_models), drawn) for drawn in counts])
     tails = [(1 - confidence_level) / 2, (1 + confidence_level) / 2]
     rows = []
     for name, (truth, values) in checked.items():
-        resampled = _resampled_coefficients(truth, values, counts)
         for coefficient, function in _COEFFICIENTS.items():
-            sample = resampled[coefficient]
+            sample = _resampled(function, truth, values, resamples)
             sample = sample[~np.isnan(sample)]
             low, high = np.quantile(sample, tails) if len(sample) else (np.nan, np.nan)
             value = float(function(truth, values))
@@ -213,98 +213,27 @@ def agreement_report(
     table = {
         c: np.array(v) for c, v in zip(columns, zip(*rows, strict=True), strict=True)
     }
-    return AgreementReport(table, n_models, int(n_bootstrap), float(confidence_level))
+    return AgreementReport(table, n_models, int(n_resamples), float(confidence_level))
 
 
 _COEFFICIENTS = {
-    "tau_w": weighted_kendall_tau,
-    "tau": kendall_tau,
-    "spearman": spearman,
-    "pearson": pearson,
-    "top_1_hit": top_k_hit,
-    "top_3_hit": lambda performance, scores: top_k_hit(performance, scores, k=3),
-    "regret": regret,
+    "tau_w": weighted_taus,
+    "tau": taus,
+    "spearman": spearmans,
+    "pearson": pearsons,
+    "top_1_hit": partial(top_k_hits, k=1),
+    "top_3_hit": partial(top_k_hits, k=3),
+    "regret": regrets,
 }
 _FORMATS = {"top_1_hit": ".0f", "top_3_hit": ".0f", "regret": ".3g"}
+_MAX_PAIRS = 2**24  # of models in all resamples of a batch
 
 
-def _resampled_coefficients(
-    performance: np.ndarray, scores: np.ndarray, counts: np.ndarray
-) -> dict[str, np.ndarray]:
-    """All coefficients of many resamples at once.
-
-    Parameters
-    ----------
-    performance, scores : ndarray of shape (n_models,)
-    counts : ndarray of int, shape (n_resamples, n_models)
-        How often each model is in each resample. Copies are tied in both arguments,
-        and sums over pairs of the resample become sums over pairs of models.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n_resamples,)
-        NaN where the resample has constant performance or scores.
-    """
-    n_drawn = counts.sum(axis=1, keepdims=True)
-    signs_p, signs_s = _pair_signs(performance), _pair_signs(scores)
-    # Row sums over the second model of each pair.
-    right = counts @ (signs_p * signs_s)
-    untied_p, untied_s = counts @ np.abs(signs_p), counts @ np.abs(signs_s)
-
-    def ratio(weights, xy, xx, yy):
-        xy, xx, yy = (np.sum(weights * a, axis=1) for a in (xy, xx, yy))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return np.clip(xy / (np.sqrt(xx) * np.sqrt(yy)), -1, 1)
-
-    def product_moment(x, y):
-        return ratio(counts, x * y, x * x, y * y)
-
-    def centred(x):
-        with np.errstate(invalid="ignore"):
-            return x - (counts @ x)[:, np.newaxis] / n_drawn
-
-    tau_w = [
-        ratio(_hyperbolic_weights(counts, order), right, untied_p, untied_s)
-        for order in (
-            np.lexsort((scores, performance))[::-1],
-            np.lexsort((performance, scores))[::-1],
-        )
-    ]
-    correlations = {
-        "tau_w": np.mean(tau_w, axis=0),
-        "tau": ratio(counts, right, untied_p, untied_s),
-        # Twice the centred mid-ranks.
-        "spearman": product_moment(counts @ signs_p.T, counts @ signs_s.T),
-        "pearson": product_moment(centred(performance), centred(scores)),
-    }
-    # Rounding in a mean can make a constant seem to vary.
-    constant = ~np.any(counts * untied_p, axis=1) | ~np.any(counts * untied_s, axis=1)
-    for values in correlations.values():
-        values[constant] = np.nan
-
-    drawn = counts > 0
-    best = np.where(drawn, performance, -np.inf).max(axis=1)
-    order = np.argsort(-scores, kind="stable")
-    ahead = np.cumsum(counts[:, order], axis=1) - counts[:, order]
-    among_best = drawn[:, order] & (performance[order] == best[:, np.newaxis])
-    picked = order[np.argmax(drawn[:, order], axis=1)]
-    return correlations | {
-        "top_1_hit": np.any(among_best & (ahead < 1), axis=1).astype(np.float64),
-        "top_3_hit": np.any(among_best & (ahead < 3), axis=1).astype(np.float64),
-        "regret": best - performance[picked],
-    }
-
-
-def _hyperbolic_weights(counts: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Sum of 1 / place over the copies of each model, where `order` has the places."""
-    last = np.cumsum(counts[:, order], axis=1)
-    harmonic = np.append(0.0, np.cumsum(1 / np.arange(1, last.max() + 1)))
-    weights = np.empty(counts.shape)
-    weights[:, order] = harmonic[last] - harmonic[last - counts[:, order]]
-    return weights
-
-
-def _pair_signs(values: np.ndarray) -> np.ndarray:
-    """Sign of the difference of each pair; a difference of infinities would be NaN."""
-    larger = values[:, np.newaxis] > values
-    return larger.astype(np.float64) - larger.T
+def _resampled(
+    function: Any, performance: np.ndarray, scores: np.ndarray, resamples: np.ndarray
+) -> np.ndarray:
+    """A coefficient of each resample, given as rows of model numbers."""
+    n_batches = 1 + resamples.size * len(scores) // _MAX_PAIRS
+    batches = np.array_split(resamples, n_batches)
+    values = [function(performance[rows], scores[rows]) for rows in batches]
+    return np.concatenate(values).astype(np.float64)
