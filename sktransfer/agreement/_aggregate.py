@@ -17,8 +17,8 @@ def rank_aggregate(scores: Any) -> np.ndarray:
     ----------
     scores : mapping or array-like of shape (n_models, n_metrics)
         Scores of each metric, by name or as columns; larger is better, and units do
-        not matter. A NaN (a model that a metric could not score) comes last in its
-        metric, behind minus infinity; several share the last ranks.
+        not matter. A NaN (a model that the metric could not score) ranks last, after
+        minus infinity; several NaN share the last ranks.
 
     Returns
     -------
@@ -33,14 +33,14 @@ def rank_aggregate(scores: Any) -> np.ndarray:
 
     Notes
     -----
-    With :math:`r_{im}` the rank of model i in metric m, 1 for the largest score and
-    ties sharing the mean of their ranks, the score of model i is
+    Let :math:`r_{im}` be the rank of model i in metric m: 1 for the largest score, and
+    the mean rank for ties. The score of model i is
 
     .. math:: \frac{1}{M} \sum_m \frac{n - r_{im}}{n - 1} ,
 
-    the share of the other models that it beats, averaged over the metrics. Every metric
-    has the same say, however little it tells the models apart. Leaving a model out
-    can change the order of the others.
+    the share of the other models that it beats, averaged over the metrics. All metrics
+    have the same weight, even those that hardly separate the models. Leaving out a
+    model can change the order of the others.
 
     Examples
     --------

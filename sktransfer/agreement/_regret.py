@@ -17,17 +17,17 @@ def top_k_hit(performance: Any, scores: Any, k: int = 1) -> bool:
     Parameters
     ----------
     performance : array-like of shape (n_models,)
-        True performance after fine-tuning, larger is better; negate errors. Where
-        several models are the best, any of them will do.
+        True performance after fine-tuning, larger is better; negate errors. If
+        several models are best, any of them is a hit.
     scores : array-like of shape (n_models,)
-        Transferability scores, larger is better; of equal scores the first are picked.
+        Transferability scores, larger is better; ties go to the first.
     k : int, default=1
-        How many models are picked. With `k >= n_models` it is always a hit.
+        Number of models picked; `k >= n_models` is always a hit.
 
     Returns
     -------
     bool
-        With `k=1`, whether the :func:`regret` is zero.
+        With `k=1`, True exactly if :func:`regret` is zero.
 
     Raises
     ------
@@ -48,19 +48,19 @@ def top_k_hit(performance: Any, scores: Any, k: int = 1) -> bool:
 
 
 def regret(performance: Any, scores: Any) -> float:
-    """Performance lost by fine-tuning the model with the highest score.
+    """Performance lost by choosing the model with the highest score.
 
     Parameters
     ----------
     performance : array-like of shape (n_models,)
         True performance after fine-tuning, larger is better.
     scores : array-like of shape (n_models,)
-        Transferability scores, larger is better; of equal scores the first is picked.
+        Transferability scores, larger is better; ties go to the first.
 
     Returns
     -------
     float
-        Best performance less that of the pick, at least 0, in the unit of
+        Best performance minus that of the pick, at least 0, in the unit of
         `performance`.
 
     Raises
@@ -77,7 +77,7 @@ def regret(performance: Any, scores: Any) -> float:
     return float(regrets(*check_models(performance, scores)))
 
 
-# As in the module of the coefficients, arrays have shape (..., n_models).
+# The functions below take checked arrays of shape (..., n_models).
 
 
 def top_k_hits(performance: np.ndarray, scores: np.ndarray, k: int) -> np.ndarray:
@@ -88,8 +88,7 @@ def top_k_hits(performance: np.ndarray, scores: np.ndarray, k: int) -> np.ndarra
 
 
 def regrets(performance: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Best performance less that of the pick, along the last axis."""
+    """Best performance minus that of the pick, along the last axis."""
     picked = np.argmax(scores, axis=-1, keepdims=True)
-    return (
-        performance.max(axis=-1) - np.take_along_axis(performance, picked, -1)[..., 0]
-    )
+    chosen = np.take_along_axis(performance, picked, axis=-1)[..., 0]
+    return performance.max(axis=-1) - chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from numbers import Integral, Real
 from typing import Any
 
@@ -26,20 +27,20 @@ from sktransfer.utils._optional import import_optional
 class AgreementReport:
     """How well rankers agree with the truth, made by :func:`agreement_report`.
 
-    Printing it shows one block of two lines a ranker: values, and intervals below.
+    Printing it shows two lines per ranker: values, and their intervals below.
 
     Attributes
     ----------
     table : dict of str to ndarray
-        One row for each ranker and coefficient, in the columns `ranker`, `coefficient`,
-        `value`, `low` and `high` (ends of the interval) and `n_resamples` (the
+        One row per ranker and coefficient. The columns are `ranker`, `coefficient`,
+        `value`, `low` and `high` (ends of the interval) and `n_resamples` (number of
         resamples in which the coefficient is defined).
     n_models : int
-        The number of models ranked.
+        Number of models ranked.
     n_resamples : int
-        The number of resamples drawn.
+        Number of resamples drawn.
     confidence_level : float
-        The level of the intervals.
+        Level of the intervals.
 
     Examples
     --------
@@ -55,12 +56,12 @@ class AgreementReport:
     confidence_level: float
 
     def frame(self):
-        """Give the table as a data frame; needs pandas.
+        """Return the table as a data frame; needs pandas.
 
         Returns
         -------
         pandas.DataFrame
-            One row for each ranker and coefficient.
+            One row per ranker and coefficient.
 
         Raises
         ------
@@ -73,21 +74,15 @@ class AgreementReport:
         return pandas.DataFrame(self.table)
 
     def __str__(self) -> str:
-        coefficients = list(_COEFFICIENTS)
-        lines = [["", *coefficients]]
-        for start in range(0, len(self.table["ranker"]), len(coefficients)):
-            block = slice(start, start + len(coefficients))
-            value, low, high = (
-                [
-                    format(x, _FORMATS.get(coefficient, ".2f"))
-                    for coefficient, x in zip(
-                        coefficients, self.table[column][block], strict=True
-                    )
-                ]
-                for column in ("value", "low", "high")
-            )
-            lines.append([self.table["ranker"][start], *value])
-            lines.append(["", *map("..".join, zip(low, high, strict=True))])
+        lines = [["", *_COEFFICIENTS]]
+        value, low, high = (
+            map(format, self.table[column], cycle(_FORMATS))
+            for column in ("value", "low", "high")
+        )
+        interval = map("..".join, zip(low, high, strict=True))
+        for ranker in self.table["ranker"][:: len(_COEFFICIENTS)]:
+            lines.append([ranker, *islice(value, len(_COEFFICIENTS))])
+            lines.append(["", *islice(interval, len(_COEFFICIENTS))])
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         percent = f"{100 * self.confidence_level:.4g} %"
         text = [
@@ -110,7 +105,7 @@ def agreement_report(
     confidence_level: float = 0.95,
     random_state: Any = None,
 ) -> AgreementReport:
-    """Measure how well rankers order the models, and how sure that is.
+    """Measure how well rankers order the models, with bootstrap intervals.
 
     Parameters
     ----------
@@ -122,11 +117,11 @@ def agreement_report(
         their accuracy on the source) is one more entry, and belongs in every
         comparison. A single array is called "scores".
     n_resamples : int, default=1000
-        Resamples of the models; the same ones for all rankers.
+        Number of resamples of the models; all rankers share them.
     confidence_level : float, default=0.95
         Level of the intervals, between 0 and 1.
     random_state : int, RandomState instance or None, default=None
-        Draws the resamples. Pass an int for the same intervals every time.
+        Controls the resampling. Pass an int for reproducible intervals.
 
     Returns
     -------
@@ -145,19 +140,19 @@ def agreement_report(
 
     Notes
     -----
-    Percentile intervals: models are drawn with replacement as often as there are
-    models, coefficients are those of the resample (where the copies of a model are tied
-    and each takes a place among the top k), and the interval lies between
-    percentiles. A resample in which performance or scores are constant has no
-    correlation and is left out of that interval; `n_resamples` says how many remain,
-    and without any the interval is NaN. Hits and regret are defined in all of them.
+    These are percentile intervals: each resample draws `n_models` models with
+    replacement, and the interval lies between percentiles of its coefficients. Copies
+    of a model are tied, and each takes a place among the top k. A resample with
+    constant performance or scores has no correlation and is left out of that interval;
+    the column `n_resamples` counts those that remain. If none remain, the interval is
+    NaN. Hits and regret are always defined.
 
-    The intervals answer for the choice of models, not for the target set nor for the
-    noise in `performance`. With a dozen models they are wide, as they should be: on
-    simulated Gaussian models correlated with 0.7, 95 % intervals held the expected
-    correlation in 93 to 98 % of the sets of 12 models, and in 91 to 96 % of those of
-    30. A hit is 0 or 1, and so are the ends of its interval. Regret is pulled to zero
-    by resamples without the best model.
+    The intervals cover the choice of models, not the choice of target data or the noise
+    in `performance`. With a dozen models they are wide, as they should be: on simulated
+    Gaussian models with correlation 0.7, 95 % intervals contained the expected
+    correlation for 93 to 98 % of the sets of 12 models, and for 91 to 96 % of those of
+    30. A hit is 0 or 1, and so are the ends of its interval. Resamples without the best
+    model pull the regret towards zero.
 
     Examples
     --------
@@ -209,10 +204,9 @@ def agreement_report(
             low, high = np.quantile(sample, tails) if len(sample) else (np.nan, np.nan)
             value = float(function(truth, values))
             rows.append((name, coefficient, value, low, high, len(sample)))
-    columns = ("ranker", "coefficient", "value", "low", "high", "n_resamples")
-    table = {
-        c: np.array(v) for c, v in zip(columns, zip(*rows, strict=True), strict=True)
-    }
+    names = ("ranker", "coefficient", "value", "low", "high", "n_resamples")
+    columns = map(np.array, zip(*rows, strict=True))
+    table = dict(zip(names, columns, strict=True))
     return AgreementReport(table, n_models, int(n_resamples), float(confidence_level))
 
 
@@ -225,7 +219,7 @@ _COEFFICIENTS = {
     "top_3_hit": partial(top_k_hits, k=3),
     "regret": regrets,
 }
-_FORMATS = {"top_1_hit": ".0f", "top_3_hit": ".0f", "regret": ".3g"}
+_FORMATS = [".2f", ".2f", ".2f", ".2f", ".0f", ".0f", ".3g"]
 _MAX_PAIRS = 2**24  # of models in all resamples of a batch
 
 
