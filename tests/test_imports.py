@@ -19,6 +19,7 @@ OPTIONAL = {
 
 MODULES = [
     "sktransfer",
+    "sktransfer.agreement",
     "sktransfer.anchors",
     "sktransfer.feature_extraction",
     "sktransfer.linear_model",
@@ -27,6 +28,7 @@ MODULES = [
     "sktransfer.tuning",
     "sktransfer.datasets",
     "sktransfer.cli",
+    "sktransfer.cli._main",
 ]
 
 
@@ -62,7 +64,7 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Missing())
-import sktransfer.cli
+import sktransfer.cli._main
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
 from sktransfer import ModelSelector
