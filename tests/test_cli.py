@@ -355,7 +355,7 @@ class TestMistakes:
     def test_output(self, refused):
         refused("--output", "out.txt", says="--output must end in .csv; got out.txt")
         Path("taken.csv").mkdir()
-        refused("--output", "taken.csv", says="taken.csv is there, and is not a file")
+        refused("--output", "taken.csv", says="taken.csv exists, but is not a file")
         np.savetxt("a.csv", X, delimiter=",")
         says = "--output: a.csv is an input"
         refused("--output", "a.csv", features=["a.csv"], says=says)

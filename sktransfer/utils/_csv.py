@@ -1,4 +1,4 @@
-"""Numbers and words from .csv files, without the columns that only number the rows."""
+"""Features and labels in .csv files, without columns that only number the rows."""
 
 from __future__ import annotations
 
@@ -12,27 +12,14 @@ import numpy as np
 
 _INDEX_NAMES = ("id", "index", "idx")
 _LABEL_NAMES = ("label", "labels", "class", "target", "y")
-# Fewer whole numbers in a row, in any order, may be a measurement.
-_MANY_ROWS = 20
+_MIN_ROWS = 20  # of an index in any order; fewer may be a measurement
 
 
 def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
-    """Read numbers, one row a sample.
+    """Read numbers of shape (n_samples, n_features), and tell what was left out.
 
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    values : ndarray of shape (n_samples, n_features), float64
-    dropped : list of str
-        Sentences on what was left out: index columns, names that are numbers.
-
-    Raises
-    ------
-    ValueError
-        If there are no numbers, or anything else; it names line and column.
+    Index columns and column names that are numbers are left out, with a sentence each.
+    A ValueError names the line and column of anything that is not a number.
     """
     dropped = []
     with path.open(newline="", encoding="utf-8-sig") as file:
@@ -43,7 +30,7 @@ def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
             dropped.append("took the first line, 0, 1, 2, ..., for column names.")
             names = first
         by_name = _index_columns(names or ())
-        if names is None:  # it was a sample
+        if names is None:  # the first row is a sample
             file.seek(0)
         try:
             with warnings.catch_warnings():
@@ -76,27 +63,13 @@ def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
-    """Read labels or numbers: one column, or several columns of numbers.
+    """Read a column of labels, or columns of numbers, and tell what was left out.
 
-    Parameters
-    ----------
-    path : Path
-    n_samples : int
-        Tells whether the first line is a header where its kind does not.
-
-    Returns
-    -------
-    y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-        Integers where all are written as such; floats where a decimal point or an
-        exponent says that they are measurements, even whole ones; else text, and so
-        are integers of more than 64 bits, which no other kind tells apart.
-    dropped : list of str
-        Sentences on what was left out: index columns, names that are numbers.
-
-    Raises
-    ------
-    ValueError
-        If a label is missing, or several columns are not all numbers.
+    The target is of integers if all are written as such; of floats if a decimal point
+    or an exponent marks measurements, even whole ones; else of text. So are integers of
+    more than 64 bits, which no number type separates. `n_samples` tells whether the
+    first line is a header if its cells do not. Index columns and column names that are
+    numbers are left out, with a sentence each.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines, rows = [], []
@@ -110,7 +83,7 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
             raise ValueError(_ragged(line, row, len(rows[0])))
     dropped, names = [], None
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    # A word that comes again is a label, wherever it stands.
+    # A word that recurs is a label, even in the first line.
     recurs = any(
         not _is_number(column[0]) and column[0] in column[1:] for column in columns
     )
@@ -123,7 +96,7 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
         for column in columns
     )
     took_first = f"took the first line, {','.join(rows[0])}, for a header."
-    if is_header and len(rows) == n_samples:  # and so there is a label too few
+    if is_header and len(rows) == n_samples:  # one label is missing then
         dropped.append(took_first)
     if len(rows) == n_samples + 1 and not is_header and not recurs:
         of_words = not all(map(_is_number, rows[0]))
@@ -171,23 +144,23 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
         named = "" if names is None else f" ({', '.join(names[i] for i in kept)})"
         raise ValueError(
             f"it has {len(columns)} columns{named}, not all of them numbers; keep one "
-            "column, that of the labels"
+            "column, the labels"
         )
     if _all_differ(columns[0]):
         raise ValueError(
-            "every label is different, as ids are; keep the column of the labels, and "
-            "commas between columns"
+            "every label is different, as ids are; keep only the labels, and "
+            "separate columns by commas"
         )
     return columns[0], dropped
 
 
 def is_missing(text: np.ndarray) -> np.ndarray:
-    """Which cells stand for no value: empty ones, and what a NaN becomes as text."""
+    """Which cells hold no value: they are empty, or NaN as text."""
     return np.isin(np.char.lower(np.char.strip(text)), ("", "nan"))
 
 
 def _first_row(file: Iterator[str]) -> list[str]:
-    """The first row that is not empty, no further line of the file being read."""
+    """The first row that is not empty; no further line of the file is read."""
     for _, row in _rows(file):
         return row
     raise ValueError("the file is empty")
@@ -195,7 +168,7 @@ def _first_row(file: Iterator[str]) -> list[str]:
 
 def _rows(file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
     """Rows that are not empty, and the line where each ends."""
-    # A file that is iterated over reads ahead.
+    # Iterating over the file itself would read ahead.
     reader = csv.reader(iter(file.readline, ""))
     for row in reader:
         if any("\0" in cell for cell in row):
@@ -208,7 +181,7 @@ def _rows(file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
 
 
 def _is_number(cell: str) -> bool:
-    """Whether NumPy reads it as one; Python's own float takes more."""
+    """Whether NumPy reads the cell as a number; Python's float accepts more."""
     try:
         float(cell)
     except ValueError:
@@ -217,7 +190,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _is_integer(cell: str) -> bool:
-    """Whether a number is written as an integer, with no point or exponent."""
+    """Whether a number is written without decimal point or exponent."""
     return cell.strip().lstrip("+-").isdecimal()
 
 
@@ -234,9 +207,9 @@ def _zero(cell: str) -> float:
 
 
 def _index_columns(names: list[str] | tuple[str, ...]) -> list[int]:
-    """Columns that are named as an index is; pandas leaves the first without a name."""
+    """Columns named like an index; pandas leaves the first without a name."""
     names = [name.strip().casefold() for name in names]
-    # Several come first where an index has levels, or was written more than once.
+    # Several come first if the index has levels, or was written more than once.
     unnamed = takewhile(lambda name: not name or name.startswith("unnamed"), names)
     n_unnamed = len(list(unnamed))
     return [i for i, name in enumerate(names) if i < n_unnamed or name in _INDEX_NAMES]
@@ -249,10 +222,10 @@ def _counts(values: np.ndarray) -> bool:
 
 
 def _is_shuffled(values: np.ndarray) -> bool:
-    """Whether the first column alone numbers the rows, in another order."""
+    """Whether the first column alone numbers the rows, in any order."""
     column = values[:, 0]
     return bool(
-        len(column) >= _MANY_ROWS
+        len(column) >= _MIN_ROWS
         and (np.diff(np.sort(column)) == 1).all()
         and _is_whole(column)
         and not _is_whole(values[:, 1:])
@@ -274,8 +247,8 @@ def _name(names: list[str] | None, column: int) -> str:
 def _left_out(names: list[str] | None, column: int) -> str:
     return (
         f"left out {_name(names, column)}, which looks like an index of the samples; "
-        "rows go by their order in the file. If it is a measurement, save the data as "
-        ".npy."
+        "rows are matched by their order in the file. If it is a measurement, save the "
+        "data as .npy."
     )
 
 
@@ -287,7 +260,7 @@ def _ragged(line: int, row: list[str], expected: int) -> str:
 
 
 def _what_is_wrong(path: Path, names: list[str] | None, index: list[int]) -> str:
-    """The first line that is not like the others, found by reading anew."""
+    """Describe the first line that differs from the others, reading the file again."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = _rows(file)
         expected = len(next(rows)[1]) if names is not None else None
@@ -299,9 +272,9 @@ def _what_is_wrong(path: Path, names: list[str] | None, index: list[int]) -> str
                 if i not in index and not _is_number(cell):
                     name = names[i][:40] if names else ""
                     column = f"column {i + 1}" + (f" ({name})" if name else "")
-                    what = f"holds {cell[:40]!r}, no number" if cell else "is empty"
+                    what = f"holds {cell[:40]!r}, not a number" if cell else "is empty"
                     return (
-                        f"line {line}, {column} {what}; features are numbers separated "
-                        "by commas, without columns of anything else"
+                        f"line {line}, {column} {what}; features must be "
+                        "numbers separated by commas, without any other columns"
                     )
     return ""
