@@ -41,13 +41,6 @@ class AgreementReport:
         Number of resamples drawn.
     confidence_level : float
         Level of the intervals.
-
-    Examples
-    --------
-    >>> from sktransfer.agreement import agreement_report
-    >>> report = agreement_report([95.0, 93.0, 90.0, 88.0], [0.4, 0.3, 0.2, 0.1])
-    >>> report.n_models
-    4
     """
 
     table: dict[str, np.ndarray]
@@ -56,21 +49,9 @@ class AgreementReport:
     confidence_level: float
 
     def frame(self):
-        """Return the table as a data frame; needs pandas.
-
-        Returns
-        -------
-        pandas.DataFrame
-            One row per ranker and coefficient.
-
-        Raises
-        ------
-        ImportError
-            If pandas cannot be imported.
-        """
-        pandas = import_optional(
-            "pandas", extra="plot", needed_by="AgreementReport.frame"
-        )
+        """Return the table as a pandas.DataFrame."""
+        needed_by = "AgreementReport.frame"
+        pandas = import_optional("pandas", extra="plot", needed_by=needed_by)
         return pandas.DataFrame(self.table)
 
     def __str__(self) -> str:

@@ -119,16 +119,15 @@ def _run(arguments: argparse.Namespace) -> None:
         raise UsageError(as_typed(error)) from error
     title = f"{len(features)} model{'s' * (len(features) > 1)} on {len(y)} samples"
     title += f": {describe_task(y, selector.task_)}"
-    # The file comes first: a closed pipe may end the rest.
-    problem = None
-    if arguments.output is not None:
-        try:
+    table = ranking_table(selector, title, widths=True)
+    # The file comes first, because a closed pipe may end the rest.
+    try:
+        if arguments.output is not None:
             write_csv(selector, arguments.output)
-        except OSError as error:
-            problem = error
-    show(ranking_table(selector, title, widths=True))
-    if problem is not None:
-        raise OutputError(f"--output: {problem}") from problem
+    except OSError as error:
+        show(table)
+        raise OutputError(f"--output: {error}") from error
+    show(table)
     if arguments.output is not None:
         say(f"written: {arguments.output}")
 

@@ -62,32 +62,32 @@ def ranking_table(
     """Ranking as a table, best first; with the number of features if `widths`."""
     results = selector.results_
     metrics = list(selector.scorer_.metrics)
-    with_probability = f"{metrics[0]}_std_error" in results
     order = np.argsort(results["rank"], kind="stable")
+    ordered = {name: column[order] for name, column in results.items()}
+    # One line per row, whatever the names.
+    names = [printable(name).replace("\n", "\\n") for name in ordered["name"]]
+    columns = [map(str, ordered["rank"]), names]
     table = new_table(title)
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column(model, overflow="fold")
-    columns = [_score_header(results, metric) for metric in metrics]
-    columns += ["P(> next)"] * with_probability + ["features"] * widths
-    for header in (*columns, "extract s", "score s"):
+
+    def add(header, cells):
         table.add_column(header, justify="right", no_wrap=True)
-    for row, following in zip(order, [*order[1:], None], strict=True):
-        name = printable(results["name"][row]).replace("\n", "\\n")  # one line per row
-        cells = [str(results["rank"][row]), name]
-        cells += [_score_cell(results, metric, row) for metric in metrics]
-        if with_probability:
-            cells.append(_better_cell(selector, row, following))
-        if widths:
-            cells.append(str(results["n_features"][row]))
-        cells += [
-            f"{results[time][row]:.2f}" for time in ("extract_time", "score_time")
-        ]
-        table.add_row(*cells, style="dim" if results["error"][row] else None)
-    errors = [
-        f"{results['name'][row]}: {results['error'][row]}"
-        for row in order
-        if results["error"][row]
-    ]
+        columns.append(cells)
+
+    for metric in metrics:
+        add(*_score_column(ordered, metric))
+    if f"{metrics[0]}_std_error" in results:
+        better = selector.probability_better_[order[:-1], order[1:]]
+        add("P(> next)", ["" if np.isnan(p) else f"{p:.3f}" for p in (*better, np.nan)])
+    if widths:
+        add("features", map(str, ordered["n_features"]))
+    for what in ("extract", "score"):
+        add(f"{what} s", [f"{seconds:.2f}" for seconds in ordered[f"{what}_time"]])
+    for error, *cells in zip(ordered["error"], *columns, strict=True):
+        table.add_row(*cells, style="dim" if error else None)
+    named = zip(ordered["name"], ordered["error"], strict=True)
+    errors = [f"{name}: {error}" for name, error in named if error]
     if errors:
         table.caption = printable("failed: " + "; ".join(errors))
     return table
@@ -104,29 +104,14 @@ def write_csv(selector: ModelSelector, path: Path) -> None:
             writer.writerow([results[name][row] for name in columns])
 
 
-def _score_header(results: dict, metric: str) -> str:
-    name = "LogME" if metric == "logme" else metric
+def _score_column(results: dict, metric: str) -> tuple[str, list[str]]:
+    """Header and cells of a metric."""
+    header = "LogME" if metric == "logme" else metric
+    cells = [f"{score:.4f}" for score in results[metric]]
     if f"{metric}_std_error" in results:
-        return f"{name} {_plus_minus()} std. error"
-    return name
-
-
-def _score_cell(results: dict, metric: str, row: int) -> str:
-    score = results[metric][row]
-    if np.isnan(score):
-        return "failed"
-    if f"{metric}_std_error" in results:
-        std_error = results[f"{metric}_std_error"][row]
-        return f"{score:.4f} {_plus_minus()} {std_error:.4f}"
-    return f"{score:.4f}"
-
-
-def _plus_minus() -> str:
-    return "±" if encodable("±", sys.stdout) else "+/-"
-
-
-def _better_cell(selector: ModelSelector, row: int, following: int | None) -> str:
-    if following is None:
-        return ""
-    p = selector.probability_better_[row, following]
-    return "" if np.isnan(p) else f"{p:.3f}"
+        sign = "±" if encodable("±", sys.stdout) else "+/-"
+        header += f" {sign} std. error"
+        errors = results[f"{metric}_std_error"]
+        cells = [f"{s} {sign} {e:.4f}" for s, e in zip(cells, errors, strict=True)]
+    failed = np.isnan(results[metric])
+    return header, np.where(failed, "failed", cells).tolist()

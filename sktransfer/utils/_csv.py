@@ -23,7 +23,7 @@ def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
     """
     dropped = []
     with path.open(newline="", encoding="utf-8-sig") as file:
-        first = _first_row(file)
+        _, first = next(_rows(file))
         n_columns = len(first)
         names = None if all(map(_is_number, first)) else first
         if n_columns > 2 and first == [str(i) for i in range(n_columns)]:
@@ -41,14 +41,16 @@ def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
                     comments=None,
                     quotechar='"',
                     ndmin=2,
-                    converters={i: _zero for i in by_name} or None,
+                    converters={i: lambda cell: 0.0 for i in by_name} or None,
                 )
-        except ValueError as error:
-            raise ValueError(_what_is_wrong(path, names, by_name) or error) from error
+        except ValueError:
+            _refuse_cells(path, names, by_name)
+            raise
     if not values.size:
         raise ValueError("there are no rows below its header")
     if values.shape[1] != n_columns:
-        raise ValueError(_what_is_wrong(path, names, by_name))
+        _refuse_cells(path, names, by_name)
+        raise ValueError("its rows differ in length")
     index = by_name
     if not index and n_columns > 1 and (_counts(values) or _is_shuffled(values)):
         index = [0]
@@ -72,15 +74,7 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
     numbers are left out, with a sentence each.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
-        lines, rows = [], []
-        for line, row in _rows(file):
-            lines.append(line)
-            rows.append(row)
-    if not rows:
-        raise ValueError("the file is empty")
-    for line, row in zip(lines, rows, strict=True):
-        if len(row) != len(rows[0]):
-            raise ValueError(_ragged(line, row, len(rows[0])))
+        lines, rows = zip(*_rows(file), strict=True)
     dropped, names = [], None
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     # A word that recurs is a label, even in the first line.
@@ -124,23 +118,22 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
                 f"line {lines[missing[0]]} has no label; leave such samples out of all "
                 "files"
             )
+    several = len(columns) > 1
     if all(map(_are_numbers, columns)):
         numbers = _numbers(columns)
-        if len(columns) > 1:
-            for i, column in zip(kept, numbers.T, strict=True):
-                if _is_whole(column) and _all_differ(column):
-                    raise ValueError(
-                        f"{_name(names, i)} holds a different whole number in every "
-                        "row, as ids do; keep the columns of labels only, or save them "
-                        "as .npy if it is one of them"
-                    )
-        if not all(_is_integer(cell) for column in columns for cell in column):
-            return numbers, dropped
-        if np.abs(numbers).max() < 2**63:
+        for i, column in zip(kept, numbers.T, strict=True):
+            if several and _is_whole(column) and _all_differ(column):
+                raise ValueError(
+                    f"{_name(names, i)} holds a different whole number in every row, "
+                    "as ids do; keep only the columns of labels, or save the data as "
+                    ".npy if it is one of them"
+                )
+        integers = all(_is_integer(cell) for column in columns for cell in column)
+        if integers and np.abs(numbers).max() < 2**63:
             return np.stack([c.astype(np.int64) for c in columns], axis=1), dropped
-        if len(columns) > 1:
+        if several or not integers:
             return numbers, dropped
-    elif len(columns) > 1:
+    elif several:
         named = "" if names is None else f" ({', '.join(names[i] for i in kept)})"
         raise ValueError(
             f"it has {len(columns)} columns{named}, not all of them numbers; keep one "
@@ -159,15 +152,9 @@ def is_missing(text: np.ndarray) -> np.ndarray:
     return np.isin(np.char.lower(np.char.strip(text)), ("", "nan"))
 
 
-def _first_row(file: Iterator[str]) -> list[str]:
-    """The first row that is not empty; no further line of the file is read."""
-    for _, row in _rows(file):
-        return row
-    raise ValueError("the file is empty")
-
-
 def _rows(file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not empty, and the line where each ends."""
+    """Rows of equal length that are not empty, and the line where each ends."""
+    n_columns = 0
     # Iterating over the file itself would read ahead.
     reader = csv.reader(iter(file.readline, ""))
     for row in reader:
@@ -176,8 +163,17 @@ def _rows(file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
                 f"line {reader.line_num} has zero bytes, as UTF-16 has; save it in "
                 "UTF-8"
             )
-        if row:
-            yield reader.line_num, row
+        if not row:
+            continue
+        n_columns = n_columns or len(row)
+        if len(row) != n_columns:
+            raise ValueError(
+                f"line {reader.line_num} has {len(row)} values, but the first has "
+                f"{n_columns}; values that contain commas need quotes"
+            )
+        yield reader.line_num, row
+    if not n_columns:
+        raise ValueError("the file is empty")
 
 
 def _is_number(cell: str) -> bool:
@@ -200,10 +196,6 @@ def _are_numbers(column: np.ndarray) -> bool:
 
 def _numbers(columns: list[np.ndarray]) -> np.ndarray:
     return np.stack([column.astype(np.float64) for column in columns], axis=1)
-
-
-def _zero(cell: str) -> float:
-    return 0.0
 
 
 def _index_columns(names: list[str] | tuple[str, ...]) -> list[int]:
@@ -252,29 +244,20 @@ def _left_out(names: list[str] | None, column: int) -> str:
     )
 
 
-def _ragged(line: int, row: list[str], expected: int) -> str:
-    return (
-        f"line {line} has {len(row)} values, but the first has {expected}; values that "
-        "hold commas need quotes"
-    )
-
-
-def _what_is_wrong(path: Path, names: list[str] | None, index: list[int]) -> str:
-    """Describe the first line that differs from the others, reading the file again."""
+def _refuse_cells(path: Path, names: list[str] | None, index: list[int]) -> None:
+    """Read the file again, and name the first cell that is not a number."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = _rows(file)
-        expected = len(next(rows)[1]) if names is not None else None
+        if names is not None:
+            next(rows)
         for line, row in rows:
-            expected = len(row) if expected is None else expected
-            if len(row) != expected:
-                return _ragged(line, row, expected)
             for i, cell in enumerate(row):
                 if i not in index and not _is_number(cell):
-                    name = names[i][:40] if names else ""
-                    column = f"column {i + 1}" + (f" ({name})" if name else "")
+                    column = f"column {i + 1}"
+                    if names and names[i]:
+                        column += f" ({names[i][:40]})"
                     what = f"holds {cell[:40]!r}, not a number" if cell else "is empty"
-                    return (
-                        f"line {line}, {column} {what}; features must be "
-                        "numbers separated by commas, without any other columns"
+                    raise ValueError(
+                        f"line {line}, {column} {what}; features must be numbers "
+                        "separated by commas, without any other columns"
                     )
-    return ""

@@ -50,11 +50,8 @@ class StoredArray:
             if not self.member:
                 array = np.asarray(np.load(self._location, mmap_mode="r"))
             else:
-                with (
-                    ZipFile(self._location) as archive,
-                    archive.open(self.member) as file,
-                ):
-                    array = npy.read_array(file)
+                with ZipFile(self._location) as archive:
+                    array = npy.read_array(archive.open(self.member))
             if array.shape != self.shape:
                 raise ValueError(
                     f"its shape was {self.shape} at first and is {array.shape} now; "
@@ -79,7 +76,8 @@ def open_features(
         if _suffix(path) == ".csv":
             with _naming(path):
                 values, dropped = read_csv_features(path)
-            _note_dropped(path, dropped, note)
+            for what in dropped:
+                note(f"{path}: {what}")
             arrays = [StoredArray(path, "", values.shape, values.dtype, values)]
         else:
             arrays = _open_arrays(path)
@@ -116,7 +114,8 @@ def read_labels(
     if _suffix(path) == ".csv":
         with _naming(path):
             y, dropped = read_csv_labels(path, n_samples)
-        _note_dropped(path, dropped, note)
+        for what in dropped:
+            note(f"{path}: {what}")
     else:
         arrays = _open_arrays(path)
         if len(arrays) > 1:
@@ -188,11 +187,6 @@ def replacing(path: Path) -> Iterator[TextIO]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _note_dropped(path: Path, dropped: list[str], note: Callable[[str], None]) -> None:
-    for what in dropped:
-        note(f"{path}: {what}")
 
 
 def _suffix(path: Path) -> str:
