@@ -338,7 +338,7 @@ class TestMistakes:
 
     def test_metric_of_another_task(self, refused):
         np.save("numbers.npy", X[:, 0] + 0.1)
-        says = "'h_score' takes classification targets, but this is a regression"
+        says = "h_score takes classification targets, but this is a regression"
         refused("--metric", "h_score", labels="numbers.npy", says=says)
         refused("--metric", "h_score", labels="numbers.npy", says=" --task.")
 

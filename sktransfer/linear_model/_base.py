@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import _fit_context
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
@@ -55,18 +55,16 @@ def standard_error(
     return float(np.sqrt(weights @ centred**2) / total)
 
 
-class EvidenceMixin:
-    """Evidence of a Gaussian linear model; see :class:`LogME`.
+class BaseLogME(BaseEstimator, metaclass=ABCMeta):
+    """Base class of the LogME estimators; see :class:`LogME`.
 
-    It goes before scikit-learn's mixins, whose `score` is accuracy or R^2. A class that
-    has it says what its targets are: `_check_targets` validates a chunk's and gives
-    them as the statistics take them (numbers or class codes), `_target_rows` as
-    columns of numbers.
+    It precedes scikit-learn's mixins among the bases of a subclass, as their `score` is
+    accuracy or R^2.
     """
 
     _parameter_constraints: ClassVar[dict] = {
         "fit_intercept": ["boolean"],
-        "algorithm": [StrOptions({"newton", "fixed_point", "mackay"})],
+        "solver": [StrOptions({"newton", "fixed_point", "mackay"})],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "std_error": ["boolean"],
@@ -76,19 +74,19 @@ class EvidenceMixin:
         self,
         *,
         fit_intercept: bool = False,
-        algorithm: str = "newton",
+        solver: str = "newton",
         tol: float = 1e-6,
         max_iter: int = 100,
         std_error: bool = False,
     ):
         self.fit_intercept = fit_intercept
-        self.algorithm = algorithm
+        self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
         self.std_error = std_error
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> EvidenceMixin:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BaseLogME:
         """Maximise the evidence of the data.
 
         Parameters
@@ -112,11 +110,21 @@ class EvidenceMixin:
         """
         X, targets = self._check(X, y, restart=True)
         weights = check_weights(sample_weight, X)
-        self._update(X, targets, weights)
-        return self._fit_updated(X, targets, weights)
+        statistics = self._empty_statistics().update(X, targets, weights)
+        return self._set_statistics(statistics, X, targets, weights)
 
-    def _fit_updated(self, X: Any, targets: Any, weights: Any) -> EvidenceMixin:
-        """Fit to samples whose statistics are there."""
+    def _set_statistics(
+        self,
+        statistics: SufficientStatistics,
+        X: Any = None,
+        targets: Any = None,
+        weights: Any = None,
+    ) -> BaseLogME:
+        """Fit to statistics: at once if their samples are given, else on demand."""
+        self.statistics_ = statistics
+        self._posterior = self._influence = self._std_error = None
+        if X is None:
+            return self
 
         def target_rows(rows: slice) -> Any:
             return self._target_rows(targets[rows, ...], X)
@@ -126,11 +134,11 @@ class EvidenceMixin:
             return self._maximise(spectrum)
 
         posterior = solve()
-        if self.statistics_.is_single and (
+        if statistics.is_single and (
             posterior.spectrum.truncated or posterior.rounding_error() > NEGLIGIBLE
         ):
             # Features too nearly collinear for float32.
-            self.statistics_ = self.statistics_.in_double().update(X, targets, weights)
+            self.statistics_ = statistics.in_double().update(X, targets, weights)
             posterior = solve()
         self._posterior = posterior
         self._warn(posterior, stacklevel=5)  # whoever called fit, which is decorated
@@ -149,28 +157,36 @@ class EvidenceMixin:
             self._std_error = standard_error(to_numpy(self._influence), host)
         return self
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> EvidenceMixin:
-        """Add samples: in the end all is as if `fit` had seen them at once.
-
-        Only the chunk and the statistics are ever held. The evidence is maximised when
-        a result is asked for.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_targets)
-        sample_weight : array-like of shape (n_samples,), optional
-
-        Returns
-        -------
-        self
-        """
-        self._check_stream()
-        X, targets = self._check(X, y, restart=not self.__sklearn_is_fitted__())
+    def _add_samples(self, X: Any, targets: Any, sample_weight: Any) -> BaseLogME:
+        """Add checked samples to what has been seen."""
         weights = check_weights(sample_weight, X, allow_all_zero=True)
-        self._update(X, targets, weights)
-        return self
+        first = not self.__sklearn_is_fitted__()
+        statistics = self._empty_statistics() if first else self.statistics_
+        return self._set_statistics(statistics.update(X, targets, weights))
+
+    def _check_samples(
+        self, statistics: SufficientStatistics, X: Any, y: Any, sample_weight: Any
+    ) -> tuple:
+        """Validate the samples of statistics; () or (X, targets, weights)."""
+        name = type(self).__name__
+        if statistics.n_rows == 0:
+            raise ValueError(f"{name} needs samples; these statistics have seen none.")
+        if X is None and y is None:
+            vars(self).pop("feature_names_in_", None)
+            self.n_features_in_ = statistics.n_features
+            return ()
+        if X is None or y is None:
+            raise ValueError("X and y must be passed together, or neither of them.")
+        # Samples of finite statistics are finite.
+        X = check_features(X, estimator=self, finite=False)
+        expected = (statistics.n_rows, statistics.n_features)
+        if tuple(X.shape) != expected:
+            raise ValueError(
+                f"X must hold the samples of the statistics, of shape {expected}; got "
+                f"{tuple(X.shape)}."
+            )
+        targets = self._check_targets(X, y, restart=False)
+        return X, targets, check_weights(sample_weight, X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """LogME of the given data, the evidence maximised anew.
@@ -210,18 +226,11 @@ class EvidenceMixin:
                 "None."
             )
         X = check_features(X, estimator=self, reset=restart)
-        targets = self._check_targets(X, y, restart=restart)
-        if restart:
-            self._begin(X)
-        return X, targets
+        return X, self._check_targets(X, y, restart=restart)
 
-    def _begin(self, X: Any) -> None:
+    def _empty_statistics(self) -> SufficientStatistics:
         n_classes = len(self.classes_) if hasattr(self, "classes_") else None
-        self.statistics_ = SufficientStatistics(X.shape[1], n_classes=n_classes)
-
-    def _update(self, X: Any, targets: Any, weights: Any) -> None:
-        self.statistics_.update(X, targets, weights)
-        self._posterior = self._influence = self._std_error = None
+        return SufficientStatistics(self.n_features_in_, n_classes=n_classes)
 
     def _solve(self) -> Posterior:
         """The posterior given all that has been seen; solved for once."""
@@ -241,15 +250,7 @@ class EvidenceMixin:
     def _maximise(self, spectrum: Spectrum) -> Posterior:
         """The posterior at the maximum of the evidence."""
         maximum = maximise_evidence(
-            spectrum.eigenvalues,
-            spectrum.projections,
-            spectrum.residual,
-            spectrum.target_norms,
-            spectrum.n_samples,
-            believed=spectrum.believed,
-            algorithm=self.algorithm,
-            tol=self.tol,
-            max_iter=self.max_iter,
+            spectrum, solver=self.solver, tol=self.tol, max_iter=self.max_iter
         )
         return Posterior(spectrum, maximum)
 
@@ -258,9 +259,9 @@ class EvidenceMixin:
         spectrum, maximum = posterior.spectrum, posterior.maximum
         if (stuck := ~maximum.converged).any():
             warnings.warn(
-                f"algorithm={self.algorithm!r} did not converge in max_iter="
+                f"solver={self.solver!r} did not converge in max_iter="
                 f"{self.max_iter} iterations for {self._name_targets(stuck)}; raise "
-                "max_iter or use algorithm='newton'.",
+                "max_iter or use solver='newton'.",
                 ConvergenceWarning,
                 stacklevel=stacklevel,
             )
@@ -414,11 +415,24 @@ class EvidenceMixin:
     def _needs_std_error(self, name: str, value: Any) -> Any:
         if value is None:
             raise AttributeError(
-                f"{type(self).__name__} has no attribute {name!r}: it needs every "
-                "sample once more, so call fit with std_error=True."
+                f"{type(self).__name__} has no attribute {name!r}: it needs all "
+                "samples, so call fit with std_error=True (or fit_statistics with the "
+                "samples)."
             )
         return value
 
-    _check_targets: Callable
-    _target_rows: Callable
-    _squeeze: Callable
+    @abstractmethod
+    def predict(self, X: Any) -> Any:
+        """Predict targets."""
+
+    @abstractmethod
+    def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
+        """Validate targets as numbers or class codes; learn their kind if `restart`."""
+
+    @abstractmethod
+    def _target_rows(self, targets: Any, X: Any) -> Any:
+        """Targets as columns of numbers, float64."""
+
+    @abstractmethod
+    def _squeeze(self, values: Any) -> Any:
+        """Drop the axis of targets where `y` has none."""

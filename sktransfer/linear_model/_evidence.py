@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sktransfer.linear_model._spectrum import Spectrum
+
 # The search runs over u = log(t / max(s)); at this end exp(-u) is below rounding.
 _U_MAX = 37.0
 _U_MIN = -150.0
@@ -143,14 +145,9 @@ def _profile_on_grid(
 
 
 def maximise_evidence(
-    eigenvalues: np.ndarray,
-    projections: np.ndarray,
-    residual: np.ndarray,
-    target_norms: np.ndarray,
-    n_samples: float,
+    spectrum: Spectrum,
     *,
-    believed: bool = True,
-    algorithm: str = "newton",
+    solver: str = "newton",
     tol: float = 1e-6,
     max_iter: int = 100,
 ) -> EvidenceMaximum:
@@ -158,17 +155,8 @@ def maximise_evidence(
 
     Parameters
     ----------
-    eigenvalues : ndarray of shape (rank,)
-        Non-zero eigenvalues s of F^T F.
-    projections : ndarray of shape (rank, n_targets)
-        z = U^T y.
-    residual, target_norms : ndarray of shape (n_targets,)
-        ||y||^2 - sum z^2, and ||y||^2 > 0.
-    n_samples : float
-    believed : bool, default=True
-        Whether there are enough samples to believe an exact fit, and to call its
-        evidence infinite; see `Spectrum.believed`.
-    algorithm : {"newton", "fixed_point", "mackay"}
+    spectrum : Spectrum
+    solver : {"newton", "fixed_point", "mackay"}
     tol : float
         Relative change of t (and for ``"mackay"`` of alpha and beta) at which an
         iteration stops.
@@ -178,15 +166,16 @@ def maximise_evidence(
     -------
     EvidenceMaximum
     """
-    scale = eigenvalues[0] if len(eigenvalues) else 1.0
+    scale = spectrum.eigenvalues[0] if len(spectrum.eigenvalues) else 1.0
+    n_samples, target_norms = spectrum.n_samples, spectrum.target_norms
     problem = _Problem(
-        s=eigenvalues / scale,
-        z2=projections**2 / target_norms,
-        residual=residual / target_norms,
+        s=spectrum.eigenvalues / scale,
+        z2=spectrum.projections**2 / target_norms,
+        residual=spectrum.residual / target_norms,
         n=n_samples,
-        believed=believed,
+        believed=spectrum.believed,
     )
-    u, value, n_iter, converged = _ALGORITHMS[algorithm](problem, tol, max_iter)
+    u, value, n_iter, converged = _SOLVERS[solver](problem, tol, max_iter)
 
     p = problem.s[:, None] / (problem.s[:, None] + np.exp(u))
     energy = np.sum(problem.z2 * (1 - p), axis=0) + problem.residual
@@ -409,4 +398,4 @@ def _mackay(problem: _Problem, tol: float, max_iter: int) -> tuple:
     return _iterate(problem, tol, max_iter, change)
 
 
-_ALGORITHMS = {"newton": _newton, "fixed_point": _fixed_point, "mackay": _mackay}
+_SOLVERS = {"newton": _newton, "fixed_point": _fixed_point, "mackay": _mackay}

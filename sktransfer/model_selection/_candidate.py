@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,14 +20,12 @@ from sktransfer.feature_extraction._extract import (
     feature_steps,
     source_proba_problem,
 )
-from sktransfer.linear_model import LogME, LogMEClassifier
-from sktransfer.metrics import Metric
+from sktransfer.metrics import LabelledData, Metric
+from sktransfer.metrics._evaluate import evaluate
 from sktransfer.metrics._registry import METRICS
-from sktransfer.metrics._scorer import measure, share
-from sktransfer.metrics._shared import LabelledFeatures
 from sktransfer.model_selection._cache import fit_and_extract
 from sktransfer.model_selection._warnings import collect_warnings
-from sktransfer.utils._array_api import beside, get_namespace, to_numpy
+from sktransfer.utils._array_api import get_namespace, to_numpy
 
 
 @dataclass
@@ -247,60 +244,39 @@ def check_finite(features: Any, what: str) -> None:
 def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -> None:
     """Fill in the scores, LogME and its standard error, and what failed."""
     start = time.perf_counter()
+
+    def failed(name: str, error: Exception) -> None:
+        if measurement.error_score == "raise":
+            raise error
+        row.errors.append(f"{name}: {_reason(error)}")
+
     with collect_warnings() as caught:
-        if measurement.fit_logme:
-            with _failures_into(row, "logme", measurement):
-                _fit_logme(row, extraction.joined, y, measurement.task)
-        data = _shared(row, extraction, y, measurement)
-        for name, metric in measurement.metrics.items():
-            if is_logme(metric):
-                if row.logme is not None:
-                    row.scores[name] = row.logme.logme_
-                continue
-            with _failures_into(row, name, measurement):
-                if metric.reads == "source_proba" and extraction.source_proba is None:
-                    problem = source_proba_problem(row.extractor)
-                    raise ValueError(f"no source probabilities: {problem}")
-                score = measure(metric, extraction, y, measurement.task, data)
-                if np.isnan(score):
-                    raise ValueError("the score is NaN.")
-                row.scores[name] = score
+        metrics = dict(measurement.metrics)
+        if extraction.source_proba is None:
+            problem = source_proba_problem(row.extractor)
+            for name, metric in measurement.metrics.items():
+                if metric.reads == "source_proba":
+                    failed(name, ValueError(f"no source probabilities: {problem}"))
+                    del metrics[name]
+        try:
+            data = LabelledData(
+                extraction.joined,
+                y,
+                source_proba=extraction.source_proba,
+                task=measurement.task,
+                with_parts=True,
+            )
+            scores = evaluate(metrics, data, on_error=failed)
+            row.scores = {name: score.value for name, score in scores.items()}
+            if measurement.fit_logme:
+                row.logme = data.logme
+                row.std_error = row.logme.std_error_
+                row.influence = to_numpy(row.logme.influence_)
+                row.resolution = data.resolution
+        except Exception as error:
+            failed("logme", error)
     row.warnings = [(f"{row.label}: {text}", kind) for text, kind in caught]
     row.score_time = time.perf_counter() - start
-
-
-def _shared(
-    row: Row, extraction: Extraction, y: Any, measurement: Measurement
-) -> LabelledFeatures | None:
-    """What the metrics besides LogME share, built on what LogME has computed."""
-    others = [m for m in measurement.metrics.values() if not is_logme(m)]
-    statistics = None if row.logme is None else row.logme.statistics_
-    try:
-        return share(others, extraction.joined, y, measurement.task, statistics)
-    except ValueError:
-        return None  # each metric will say for itself what is wrong
-
-
-@contextmanager
-def _failures_into(row: Row, metric: str, measurement: Measurement) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if measurement.error_score == "raise":
-            raise
-        row.errors.append(f"{metric}: {_reason(error)}")
-
-
-def _fit_logme(row: Row, features: Any, y: Any, task: str) -> None:
-    model = LogMEClassifier if task == "classification" else LogME
-    row.logme = model(std_error=True).fit(features, beside(y, features))
-    row.std_error = row.logme.std_error_
-    row.influence = to_numpy(row.logme.influence_)
-    if hasattr(features, "to_numpy"):  # a data frame, whose columns LogME has noted
-        features = features.to_numpy()
-    xp, _ = get_namespace(features=features)
-    if xp.isdtype(features.dtype, "real floating"):
-        row.resolution = float(xp.finfo(features.dtype).eps) ** 0.5 / 3
 
 
 def _restrict(fitted: Any, layer: str) -> Any:

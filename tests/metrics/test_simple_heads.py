@@ -17,10 +17,15 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.preprocessing import StandardScaler
 
-from sktransfer.metrics._heads import _folds, knn_score, lda_score, linear_probe_score
-from sktransfer.metrics._laplace import laplace_evidence_score
-from sktransfer.metrics._mixture import nleep_score
-from sktransfer.metrics._similarity import parc_score
+from sktransfer.metrics import (
+    knn_score,
+    laplace_evidence_score,
+    lda_score,
+    linear_probe_score,
+    nleep_score,
+    parc_score,
+)
+from sktransfer.metrics._linear_probe import _folds
 
 METRICS = [
     nleep_score,
@@ -210,7 +215,7 @@ def test_refused_inputs(metric, data):
 def test_labels_only(metric, task, data):
     X, y = data
     target = y + 0.5 if task == "regression" else np.eye(3)[y]
-    with pytest.raises(ValueError, match=rf"{metric.__name__}.*{task}"):
+    with pytest.raises(ValueError, match=rf"{metric.__name__[:-6]} takes.*{task}"):
         metric(X, target)
 
 
@@ -355,7 +360,9 @@ def test_probe_leaves_the_path_where_it_overfits(global_random_seed, monkeypatch
             tried.append(self.C)
             return super().fit(X, y)
 
-    monkeypatch.setattr("sktransfer.metrics._heads.LogisticRegression", Recording)
+    monkeypatch.setattr(
+        "sktransfer.metrics._linear_probe.LogisticRegression", Recording
+    )
     Cs = np.logspace(-3, 12, 6)
     score = linear_probe_score(X, y, Cs=Cs)
     assert max(tried) < Cs[-1] / 100
