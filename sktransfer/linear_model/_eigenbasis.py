@@ -32,11 +32,8 @@ class Eigenbasis:
 
     def __init__(self, vectors: Any):
         self.vectors = vectors
-
-    @property
-    def example(self) -> Any:
-        """Some array of the namespace and device of V."""
-        return self.vectors
+        # Some array of the namespace and device of V.
+        self.example = vectors
 
     def project(self, B: Any) -> Any:
         """Return V^T B."""
@@ -62,12 +59,7 @@ class FactoredEigenbasis(Eigenbasis):
     def __init__(self, reflectors: np.ndarray, tau: np.ndarray, inner: np.ndarray):
         self.reflectors = reflectors
         self.tau = tau
-        self.inner = inner
-
-    @property
-    def example(self) -> np.ndarray:
-        """Some array of the namespace and device of V."""
-        return self.inner
+        self.inner = self.example = inner
 
     @cached_property
     def vectors(self) -> np.ndarray:
@@ -115,11 +107,7 @@ class RowEigenbasis(Eigenbasis):
         self.root_weights = root_weights
         self.left = left
         self.singular_values = singular_values
-
-    @property
-    def example(self) -> Any:
-        """Some array of the namespace and device of V."""
-        return self.left.example
+        self.example = left.example
 
     @cached_property
     def vectors(self) -> Any:
