@@ -267,12 +267,15 @@ class LabelledData:
             With its standard error if parts are wanted.
         """
         params = {"std_error": self.with_parts, **params}
-        samples = self.statistics, self.features, self.target, self.sample_weight
-        if self.task == "classification":
-            model = LogMEClassifier(**params)
-            model.fit_statistics(*samples, classes=self.classes)
-        else:
-            model = LogME(**params).fit_statistics(*samples)
+        of_classes = self.task == "classification"
+        model = (LogMEClassifier if of_classes else LogME)(**params)
+        model.fit_statistics(
+            self.statistics,
+            self.features,
+            self.y if of_classes else self.target,
+            self.sample_weight,
+            **({"classes": self.classes} if of_classes else {}),
+        )
         self.statistics = model.statistics_
         _check_feature_names(model, self._features, reset=True)
         return model

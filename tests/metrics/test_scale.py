@@ -124,5 +124,7 @@ def test_outlier_features_cost_no_digits_of_h_score(scale, global_random_seed):
     X = rng.normal(size=(900, 40)) + rng.normal(size=(3, 40))[y]
     expected = get_metric("h_score").score_arrays(X, y, "classification")
     X[:, :3] *= scale
-    found = get_metric("h_score").score_arrays(X.astype(np.float32), y, "classification")
+    found = get_metric("h_score").score_arrays(
+        X.astype(np.float32), y, "classification"
+    )
     assert found == pytest.approx(expected, rel=1e-5)

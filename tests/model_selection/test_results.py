@@ -21,6 +21,7 @@ from sklearn.preprocessing import (
 
 from sktransfer.linear_model import LogMEClassifier
 from sktransfer.metrics import (
+    LabelledData,
     get_scorer,
     h_score,
     logme_score,
@@ -149,8 +150,12 @@ def test_logme_by_another_name(wine, refit):
 def test_logme_of_a_scorer_that_has_been_copied(wine, monkeypatch):
     # As in workers and clones: what the fitted model knows is not measured again.
     scorer = pickle.loads(pickle.dumps(get_scorer("logme")))
-    monkeypatch.setattr("sktransfer.model_selection._candidate.measure", None)
+    fits, fit = [], LabelledData.fit_logme
+    monkeypatch.setattr(
+        LabelledData, "fit_logme", lambda data: fits.append(data) or fit(data)
+    )
     selector = ModelSelector(CANDIDATES, scoring=scorer, error_score="raise").fit(*wine)
+    assert len(fits) == len(CANDIDATES)
     expected = ModelSelector(CANDIDATES).fit(*wine)
     np.testing.assert_array_equal(
         selector.probability_better_, expected.probability_better_
