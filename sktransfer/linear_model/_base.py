@@ -2,57 +2,27 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sktransfer.exceptions import RoundingWarning, UnboundedEvidenceWarning
+from sktransfer.linear_model._diagnostics import (
+    check_solvable,
+    warn_of_limits,
+    warn_of_lost_directions,
+)
 from sktransfer.linear_model._evidence import maximise_evidence
-from sktransfer.linear_model._exact_fit import measure_residual
-from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior
-from sktransfer.linear_model._spectrum import Spectrum, loses_directions
+from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior, standard_error
+from sktransfer.linear_model._rounding import loses_directions, measure_residual
+from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._validation import check_features, check_weights
-
-# An error of LogME, in nats, that a user should hear of.
-_NOTABLE = 1e-3
-
-
-def standard_error(
-    influence: np.ndarray, sample_weight: np.ndarray | None = None
-) -> float:
-    """Jackknife standard error of a mean over samples, std(psi) / sqrt(n).
-
-    Parameters
-    ----------
-    influence : ndarray of shape (n_samples,)
-        psi of one score, or the difference of two scores' on the same samples.
-    sample_weight : ndarray of shape (n_samples,), optional
-
-    Returns
-    -------
-    float
-        In the unit of `influence`; NaN if any influence is.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sktransfer.linear_model import standard_error
-    >>> standard_error(np.array([1.0, -1.0, 1.0, -1.0]))
-    0.5
-    """
-    weights = np.ones(len(influence)) if sample_weight is None else sample_weight
-    total = weights.sum()
-    centred = influence - weights @ influence / total
-    return float(np.sqrt(weights @ centred**2) / total)
 
 
 class BaseLogME(BaseEstimator, metaclass=ABCMeta):
@@ -141,16 +111,10 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
             self.statistics_ = statistics.in_double().update(X, targets, weights)
             posterior = solve()
         self._posterior = posterior
-        self._warn(posterior, stacklevel=5)  # whoever called fit, which is decorated
+        # The caller of a public method, which is decorated.
+        warn_of_limits(posterior, self, stacklevel=5)
         if loses_directions(posterior.spectrum, X, weights):
-            warnings.warn(
-                "Some features are so nearly linear combinations of others that what "
-                "sets them apart is lost in their products, even in float64: LogME "
-                "does not see it. Remove what they share (a common offset of some "
-                "samples, say), or reduce them by PCA, first.",
-                RoundingWarning,
-                stacklevel=4,
-            )
+            warn_of_lost_directions(stacklevel=5)
         if self.std_error:
             self._influence = posterior.influence(X, target_rows, weights)
             host = None if weights is None else to_numpy(weights)
@@ -237,12 +201,12 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         check_is_fitted(self)
         if self._posterior is None:
             self._posterior = self._maximise(self._spectrum())
-            self._warn(self._posterior, stacklevel=4)
+            warn_of_limits(self._posterior, self, stacklevel=4)
         return self._posterior
 
     def _spectrum(self) -> Spectrum:
         statistics = self.statistics_
-        self._check_solvable(statistics)
+        check_solvable(statistics, self)
         if self.fit_intercept:
             return statistics.centred_spectrum
         return statistics.spectrum
@@ -253,90 +217,6 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
             spectrum, solver=self.solver, tol=self.tol, max_iter=self.max_iter
         )
         return Posterior(spectrum, maximum)
-
-    def _warn(self, posterior: Posterior, stacklevel: int) -> None:
-        """Say where there is no maximum, or none that could be found."""
-        spectrum, maximum = posterior.spectrum, posterior.maximum
-        if (stuck := ~maximum.converged).any():
-            warnings.warn(
-                f"solver={self.solver!r} did not converge in max_iter="
-                f"{self.max_iter} iterations for {self._name_targets(stuck)}; raise "
-                "max_iter or use solver='newton'.",
-                ConvergenceWarning,
-                stacklevel=stacklevel,
-            )
-        copies = spectrum.n_rows - spectrum.n_distinct
-        repeated = f" {copies} samples repeat others." if copies else ""
-        if (unbounded := np.isposinf(maximum.log_evidence)).any():
-            warnings.warn(
-                f"The features explain {self._name_targets(unbounded)} without any "
-                "error: the evidence is infinite. Has the target leaked into them?"
-                f"{repeated}",
-                UnboundedEvidenceWarning,
-                stacklevel=stacklevel,
-            )
-        if maximum.bounded.any():
-            warnings.warn(
-                f"The features fit {self._name_targets(maximum.bounded)} exactly on "
-                "hardly more samples than they have directions, and the evidence has "
-                "no maximum: its value is the one at alpha / beta = 1e-8 times the "
-                f"smallest eigenvalue.{repeated} Remove repeated samples, or use more.",
-                UnboundedEvidenceWarning,
-                stacklevel=stacklevel,
-            )
-        if (error := posterior.rounding_error()) > _NOTABLE:
-            name = "float32" if self.statistics_.is_single else "float64"
-            warnings.warn(
-                f"Some features are so nearly linear combinations of others that the "
-                f"precision of {name} leaves LogME uncertain by about {error:.2g} "
-                "nats. Remove redundant features, or reduce them by PCA, first"
-                + ("; or pass float64 features." if name == "float32" else "."),
-                RoundingWarning,
-                stacklevel=stacklevel,
-            )
-
-    def _check_solvable(self, statistics: SufficientStatistics) -> None:
-        name = type(self).__name__
-        if statistics.n_rows < 2:
-            raise ValueError(
-                f"{name} needs at least 2 samples; got n_samples = {statistics.n_rows}."
-            )
-        if statistics.n_samples == 0:
-            raise ValueError(
-                f"{name} needs samples of positive weight; all {statistics.n_rows} so "
-                "far have a sample_weight of zero."
-            )
-        if self.fit_intercept and statistics.n_samples <= 1:
-            raise ValueError(
-                f"{name} with an intercept needs sample weights that sum to more than "
-                f"1; got a sum of {statistics.n_samples:.6g}."
-            )
-        if (lost := statistics.lost_targets).any():
-            raise ValueError(
-                f"{name} cannot score {self._name_targets(lost)}: so small that the "
-                "squares underflow float64. Divide the targets by their largest "
-                "absolute value first."
-            )
-        if (zero := statistics.target_norms == 0).any():
-            why = "no sample has it" if hasattr(self, "classes_") else "all zero"
-            raise ValueError(
-                f"{name} cannot score {self._name_targets(zero)}: {why}, so that the "
-                "evidence is unbounded."
-            )
-        if (constant := statistics.constant_targets).any():
-            raise ValueError(
-                f"{name} cannot score {self._name_targets(constant)}: constant over "
-                "all samples, so that there is nothing to explain."
-            )
-
-    def _name_targets(self, mask: np.ndarray) -> str:
-        classes = getattr(self, "classes_", None)
-        found = np.flatnonzero(mask)
-        names = (found if classes is None else classes[found]).tolist()
-        kind = "target" if classes is None else "class"
-        shown = ", ".join(repr(name) for name in names[:5])
-        rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        return f"{kind} {shown}{rest}"
 
     def _keep_means_only(self) -> None:
         """Forget statistics and all but the means of the posterior, to save memory."""

@@ -71,7 +71,7 @@ def gbc_score(
     >>> round(gbc_score(*load_iris(return_X_y=True)), 3)
     -0.386
     """
-    return GBC.score_arrays(X, y, covariance=covariance, n_components=n_components)
+    return GBC(X, y, covariance=covariance, n_components=n_components)
 
 
 def _compute(

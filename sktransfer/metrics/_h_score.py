@@ -49,7 +49,7 @@ def h_score(X: Any, y: Any) -> float:
     >>> round(h_score(*load_iris(return_X_y=True)), 3)
     1.192
     """
-    return H_SCORE.score_arrays(X, y)
+    return H_SCORE(X, y)
 
 
 def regularized_h_score(X: Any, y: Any) -> float:
@@ -96,7 +96,7 @@ def regularized_h_score(X: Any, y: Any) -> float:
     >>> round(regularized_h_score(*load_iris(return_X_y=True)), 3)
     1.178
     """
-    return REGULARIZED_H_SCORE.score_arrays(X, y)
+    return REGULARIZED_H_SCORE(X, y)
 
 
 def _h_score(data: LabelledData) -> Score:

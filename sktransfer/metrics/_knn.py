@@ -70,7 +70,7 @@ def knn_score(
     0.967
     """
     options = {"n_neighbors": n_neighbors, "metric": metric}
-    return KNN.score_arrays(X, y, task, **options)
+    return KNN(X, y, task, **options)
 
 
 def _compute(

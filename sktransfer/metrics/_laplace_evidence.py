@@ -86,7 +86,7 @@ def laplace_evidence_score(
     >>> round(laplace_evidence_score(*load_iris(return_X_y=True)), 2)
     -0.18
     """
-    return LAPLACE_EVIDENCE.score_arrays(X, y, task, curvature=curvature)
+    return LAPLACE_EVIDENCE(X, y, task, curvature=curvature)
 
 
 def _compute(data: LabelledData, *, curvature: str = "auto") -> Score:

@@ -59,7 +59,7 @@ def lda_score(X: Any, y: Any) -> float:
     >>> round(lda_score(*load_iris(return_X_y=True)), 3)
     0.969
     """
-    return LDA.score_arrays(X, y)
+    return LDA(X, y)
 
 
 def _compute(data: LabelledData) -> Score:

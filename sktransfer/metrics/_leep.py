@@ -59,7 +59,7 @@ def leep_score(source_proba: Any, y: Any) -> float:
     >>> round(leep_score(np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9]]), [0, 0, 1]), 3)
     -0.245
     """
-    return LEEP.score_arrays(source_proba, y)
+    return LEEP(source_proba, y)
 
 
 def _compute(data: LabelledData) -> Score:

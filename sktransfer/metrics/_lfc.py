@@ -55,7 +55,7 @@ def lfc_score(X: Any, y: Any, *, task: str = "auto") -> float:
     >>> round(lfc_score(*load_iris(return_X_y=True)), 3)
     0.165
     """
-    return LFC.score_arrays(X, y, task)
+    return LFC(X, y, task)
 
 
 def _compute(data: LabelledData) -> Score:

@@ -94,7 +94,7 @@ def linear_probe_score(
     0.967
     """
     options = {"cv": cv, "Cs": Cs, "random_state": random_state}
-    return LINEAR_PROBE.score_arrays(X, y, task, **options)
+    return LINEAR_PROBE(X, y, task, **options)
 
 
 def _compute(

@@ -60,7 +60,7 @@ def logme_score(
     >>> round(logme_score(*load_iris(return_X_y=True)), 3)
     -0.16
     """
-    return LOGME.score_arrays(X, y, task, fit_intercept=fit_intercept)
+    return LOGME(X, y, task, fit_intercept=fit_intercept)
 
 
 def _compute(data: LabelledData, *, fit_intercept: bool = False) -> Score:

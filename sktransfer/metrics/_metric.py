@@ -50,19 +50,15 @@ class Metric:
 
     Examples
     --------
-    >>> import numpy as np
     >>> from sklearn.datasets import load_iris
-    >>> from sktransfer.metrics import Metric, Score, make_transferability_scorer
+    >>> from sktransfer.metrics import Metric, Score
     >>> def nearest_mean(data):
-    ...     '''Share of samples that are nearest to the mean of their own class.'''
     ...     means = data.statistics.cross.T / data.counts[:, None]
-    ...     distance = ((data.features[:, None] - means) ** 2).sum(axis=2)
-    ...     return Score.of_parts(distance.argmin(axis=1) == data.codes)
-    >>> scorer = make_transferability_scorer(Metric("nearest_mean", nearest_mean))
-    >>> X, y = load_iris(return_X_y=True)
-    >>> from sklearn.decomposition import PCA
-    >>> round(scorer(PCA(2).fit(X), X, y), 2)
-    0.91
+    ...     distances = ((data.features[:, None] - means) ** 2).sum(axis=2)
+    ...     return Score.of_parts(distances.argmin(axis=1) == data.codes)
+    >>> metric = Metric("nearest_mean", nearest_mean)
+    >>> round(metric(*load_iris(return_X_y=True)), 2)
+    0.93
     """
 
     name: str
@@ -123,7 +119,7 @@ class Metric:
             raise ValueError("the score is NaN.")
         return score._replace(resolution=data.resolution)
 
-    def score_arrays(self, X: Any, y: Any, task: str = "auto", **options: Any) -> float:
+    def __call__(self, X: Any, y: Any, task: str = "auto", **options: Any) -> float:
         """Score arrays of one library: the body of every public score function.
 
         Parameters

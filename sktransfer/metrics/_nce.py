@@ -49,7 +49,7 @@ def nce_score(source: Any, y: Any) -> float:
     -0.347
     """
     if np.ndim(source) == 2 or getattr(source, "ndim", 1) == 2:
-        return NCE.score_arrays(source, y)
+        return NCE(source, y)
     labels = check_labels(source, y)
     return _of_source_labels(labels, to_numpy(encode_labels(y, y)[1])).value
 

@@ -73,7 +73,7 @@ def nleep_score(
     >>> round(nleep_score(*load_iris(return_X_y=True)), 2)
     -0.13
     """
-    return NLEEP.score_arrays(
+    return NLEEP(
         X,
         y,
         n_components_per_class=n_components_per_class,

@@ -88,7 +88,7 @@ def parc_score(
     58.68
     """
     options = {"max_samples": max_samples, "random_state": random_state}
-    return PARC.score_arrays(X, y, task, **options)
+    return PARC(X, y, task, **options)
 
 
 def _compute(

@@ -168,7 +168,7 @@ def _make_scorer(
             "The 'reads' parameter must be one of ['features', 'source_proba']. "
             f"Got {reads!r} instead."
         )
-    if isinstance(score_func, (str, Metric)) or callable(score_func):
+    if isinstance(score_func, str) or callable(score_func):
         metric = _as_metric(score_func, reads, kwargs)
         return TransferabilityScorer({metric.name: metric}, single=True)
     if kwargs:

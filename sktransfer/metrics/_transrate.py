@@ -139,7 +139,7 @@ def transrate_score(
     0.464
     """
     options = {"variant": variant, "normalize": normalize, "distortion": distortion}
-    return TRANSRATE.score_arrays(X, y, task, **options)
+    return TRANSRATE(X, y, task, **options)
 
 
 def _compute(

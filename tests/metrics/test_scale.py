@@ -38,8 +38,8 @@ def test_scores_of_huge_and_tiny_features(name, task, factor, data):
     if task not in metric.tasks or (task == "regression" and "laplace" in name):
         return  # its regression is LogME's
     scaled = X * np.float32(factor)
-    score = metric.score_arrays(scaled, y, task)
-    assert score == pytest.approx(metric.score_arrays(X, y, task), rel=1e-4)
+    score = metric(scaled, y, task)
+    assert score == pytest.approx(metric(X, y, task), rel=1e-4)
 
 
 @factors
@@ -112,8 +112,8 @@ def test_offsets_cost_no_digits(name, dtype, offset, tolerance, d, global_random
     y = np.arange(90) % 3
     X = rng.normal(size=(90, d)) + 2 * rng.normal(size=(3, d))[y]
     metric = get_metric(name)
-    expected = metric.score_arrays(X, y, "classification")
-    found = metric.score_arrays((X + offset).astype(dtype), y, "classification")
+    expected = metric(X, y, "classification")
+    found = metric((X + offset).astype(dtype), y, "classification")
     assert found == pytest.approx(expected, rel=tolerance)
 
 
@@ -122,9 +122,7 @@ def test_outlier_features_cost_no_digits_of_h_score(scale, global_random_seed):
     rng = np.random.default_rng(global_random_seed)
     y = np.arange(900) % 3
     X = rng.normal(size=(900, 40)) + rng.normal(size=(3, 40))[y]
-    expected = get_metric("h_score").score_arrays(X, y, "classification")
+    expected = get_metric("h_score")(X, y, "classification")
     X[:, :3] *= scale
-    found = get_metric("h_score").score_arrays(
-        X.astype(np.float32), y, "classification"
-    )
+    found = get_metric("h_score")(X.astype(np.float32), y, "classification")
     assert found == pytest.approx(expected, rel=1e-5)
