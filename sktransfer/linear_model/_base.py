@@ -218,10 +218,21 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         )
         return Posterior(spectrum, maximum)
 
-    def _keep_means_only(self) -> None:
-        """Forget statistics and all but the means of the posterior, to save memory."""
-        self._posterior = self._solve().compact()
-        self.statistics_ = self._influence = None
+    def compact(self, *, keep_std: bool = False) -> None:
+        """Delete the statistics and all that prediction does not need.
+
+        Parameters
+        ----------
+        keep_std : bool, default=False
+            Whether to keep what standard deviations of predictions need: as much as
+            the features, if they are wider than they are many.
+        """
+        dtype = None
+        if keep_std:
+            dtype = "float32" if self.statistics_.is_single else "float64"
+        self._posterior = self._solve().compact(dtype)
+        self.statistics_ = None
+        self._influence = self._influence if keep_std else None
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "statistics_")

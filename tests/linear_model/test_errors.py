@@ -242,7 +242,7 @@ def test_parameters_of_a_fitted_stream(cls, X, y):
 def test_compact_model_cannot_learn_more(cls, X, y):
     """It had no statistics: 'NoneType' object has no attribute 'update'."""
     model = cls().fit(X, y)
-    model._keep_means_only()
+    model.compact()
     with pytest.raises(
         ValueError, match="keeps predictive means only, so that partial"
     ):
