@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -9,17 +10,17 @@ from typing import Any
 
 from sklearn.base import is_classifier, is_regressor
 
-from sktransfer.feature_extraction import Extraction
 from sktransfer.feature_extraction._extract import (
     extract,
     gives_tokens,
     without_predictor,
 )
 from sktransfer.feature_extraction._tokens import flatten_labels
-from sktransfer.linear_model import SufficientStatistics
-from sktransfer.metrics._registry import METRICS, Metric, get_metric
-from sktransfer.metrics._shared import LabelledFeatures
-from sktransfer.utils._array_api import beside
+from sktransfer.metrics._data import LabelledData
+from sktransfer.metrics._evaluate import check_task, evaluate
+from sktransfer.metrics._metric import Metric
+from sktransfer.metrics._registry import METRICS, get_metric
+from sktransfer.metrics._score import Score
 from sktransfer.utils._validation import TASKS, check_task_name, infer_task
 
 
@@ -64,12 +65,11 @@ class TransferabilityScorer:
             y = flatten_labels(X, y)
         task = self.check_task(y, estimator=estimator)
         extraction = extract(extractor, X, source_proba=self.reads("source_proba"))
-        data = share(self.metrics.values(), extraction.joined, y, task)
-        scores = {
-            name: measure(metric, extraction, y, task, data)
-            for name, metric in self.metrics.items()
-        }
-        return next(iter(scores.values())) if self.single else scores
+        proba = extraction.source_proba
+        data = LabelledData(extraction.joined, y, source_proba=proba, task=task)
+        scores = evaluate(self.metrics, data)
+        values = {name: float(score.value) for name, score in scores.items()}
+        return next(iter(values.values())) if self.single else values
 
     def check_task(self, y: Any, task: str = "auto", estimator: Any = None) -> str:
         """Name the task that `y` poses, if all metrics take it.
@@ -101,8 +101,7 @@ class TransferabilityScorer:
             elif is_classifier(estimator):
                 expected = "classification"
         task = infer_task(y, task, expected=expected)
-        for metric in self.metrics.values():
-            metric.check_task(task)
+        check_task(self.metrics, task)
         return task
 
     def reads(self, what: str) -> bool:
@@ -111,64 +110,6 @@ class TransferabilityScorer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.metrics)})"
-
-
-def share(
-    metrics: Iterable[Metric],
-    features: Any,
-    y: Any,
-    task: str,
-    statistics: SufficientStatistics | None = None,
-) -> LabelledFeatures | None:
-    """What metrics of the same features and labels compute once, if they can.
-
-    Parameters
-    ----------
-    metrics : iterable of Metric
-    features : array of shape (n_samples, n_features)
-    y : array-like of shape (n_samples,) or (n_samples, n_targets)
-    task : {"classification", "regression", "multilabel"}
-    statistics : SufficientStatistics, optional
-        Of features and labels, where somebody has them already.
-
-    Returns
-    -------
-    LabelledFeatures or None
-        None where no metric shares, or the target is not one of class labels.
-    """
-    if task != "classification" or not any(metric.shared for metric in metrics):
-        return None
-    return LabelledFeatures(features, beside(y, features), statistics)
-
-
-def measure(
-    metric: Metric,
-    extraction: Extraction,
-    y: Any,
-    task: str,
-    data: LabelledFeatures | None = None,
-) -> float:
-    """Score an extraction whose layers, if several, count as one feature matrix.
-
-    Parameters
-    ----------
-    metric : Metric
-    extraction : Extraction
-    y : array-like of shape (n_samples,) or (n_samples, n_targets)
-        Of any array library: it is brought to where the extraction lives.
-    task : {"classification", "regression", "multilabel"}
-    data : LabelledFeatures, optional
-        Of the same features and labels, for the metrics that share.
-
-    Returns
-    -------
-    float
-    """
-    if data is not None and metric.shared is not None:
-        return float(metric.shared(data))
-    source = metric.reads == "source_proba"
-    given = extraction.source_proba if source else extraction.joined
-    return metric.compute(given, beside(y, given), task)
 
 
 def make_transferability_scorer(
@@ -252,7 +193,9 @@ def _make_scorer(
 
 
 def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
-    if isinstance(function, str):
+    if isinstance(function, Metric):
+        known = function
+    elif isinstance(function, str):
         known = get_metric(function)
     elif isinstance(function, TransferabilityScorer) and function.single:
         (known,) = function.metrics.values()
@@ -266,16 +209,29 @@ def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
     if known is None:
         name = getattr(function, "__name__", type(function).__name__)
         # What it can take, a function of the user's own has to know itself.
-        known = Metric(name, function, reads, TASKS)
+        compute = partial(_call, function, reads)
+        known = Metric(name, compute, function, reads, TASKS)
         if isinstance(function, partial) and "task" in function.keywords:
             known = replace(known, task=check_task_name(function.keywords["task"]))
     if not kwargs:
         return known
     task = check_task_name(kwargs.get("task", known.task))
     options = {key: value for key, value in kwargs.items() if key != "task"}
-    function = partial(known.function, **options) if options else known.function
-    # Other parameters, other statistics: nothing to share.
-    return replace(known, function=function, task=task, shared=None)
+    compute = partial(known.compute, **options) if options else known.compute
+    return replace(known, compute=compute, function=None, task=task)
+
+
+def _call(
+    function: Callable[..., float], reads: str, data: LabelledData, **options: Any
+) -> Score:
+    """Score by a function of arrays, which gets the task if it has a parameter."""
+    try:
+        if "task" in inspect.signature(function).parameters:
+            options["task"] = data.task
+    except ValueError:  # of some functions written in C
+        pass
+    given = data.features if reads == "features" else data.source_proba
+    return Score(float(function(given, data.y, **options)))
 
 
 def get_scorer(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from sklearn.utils.validation import (
 from sktransfer.utils._array_api import (
     from_numpy,
     get_namespace,
-    in_range,
     is_numpy_namespace,
     real_floating,
     to_numpy,
@@ -335,48 +334,3 @@ def describe_task(y: Any, task: str) -> str:
     n_targets = 1 if y.ndim == 1 else y.shape[1]
     what = "label" if task == "multilabel" else "target"
     return f"{task}, {n_targets} {what}{'s' * (n_targets > 1)}"
-
-
-def task_refusal(metric: str, tasks: Iterable[str], task: str) -> str:
-    """Say that a metric does not take the task, and how to pose another one."""
-    return (
-        f"{metric} takes {' and '.join(tasks)} targets, but this is a {task} target. "
-        "If y is read wrongly, say how to read it by task=."
-    )
-
-
-def check_task(
-    metric: str, y: Any, task: str = "auto", tasks: tuple[str, ...] = TASKS
-) -> str:
-    """Name the task that `y` poses, if the metric takes it."""
-    # A metric of classes alone has said what whole numbers are.
-    task = infer_task(y, task, expected=tasks[0] if len(tasks) == 1 else None)
-    if task not in tasks:
-        raise ValueError(task_refusal(metric, tasks, task))
-    return task
-
-
-def to_host(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Validate features of at least two samples; bring them and targets to the host.
-
-    Features too large or small for their squares come in another unit.
-    """
-    get_namespace(X=X, y=y)
-    X, _ = in_range(to_numpy(check_features(X, min_samples=2)))
-    return X, to_numpy(y)
-
-
-def label_columns(
-    y: np.ndarray, X: np.ndarray, task: str, *, allow_constant: bool = False
-) -> list[np.ndarray]:
-    """Class codes of every label: one column for classes, several for indicators."""
-    if task == "classification":
-        # In the order of their first samples, so that names mean nothing.
-        _, codes = encode_labels(y, X)
-        _, first = np.unique(codes, return_index=True)
-        return [np.argsort(np.argsort(first))[codes]]
-    Y = check_numeric_target(y, X)
-    constant = np.flatnonzero(np.ptp(Y, axis=0) == 0)
-    if len(constant) and not allow_constant:
-        raise ValueError(f"Label {constant[0]} is constant: leave it out.")
-    return list(Y.T.astype(int))

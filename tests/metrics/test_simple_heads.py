@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import itertools
 
 import numpy as np
@@ -17,25 +18,32 @@ from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.preprocessing import StandardScaler
 
-from sktransfer.metrics._heads import _folds, knn_score, lda_score, linear_probe_score
-from sktransfer.metrics._laplace import laplace_evidence_score
-from sktransfer.metrics._mixture import nleep_score
-from sktransfer.metrics._similarity import parc_score
-
-METRICS = [
-    nleep_score,
-    parc_score,
-    lda_score,
-    linear_probe_score,
+from sktransfer.metrics import (
+    get_metric,
+    get_scorer_names,
     knn_score,
     laplace_evidence_score,
+    lda_score,
+    linear_probe_score,
+    nleep_score,
+    parc_score,
+)
+from sktransfer.metrics._linear_probe import _folds
+from sktransfer.utils._validation import TASKS
+
+# Metrics that fit models of scikit-learn.
+ENTRIES = [
+    get_metric(name)
+    for name in get_scorer_names()
+    if "\nfrom sklearn"
+    in inspect.getsource(inspect.getmodule(get_metric(name).compute))
 ]
-ALL_TASKS = [parc_score, linear_probe_score, knn_score, laplace_evidence_score]
-LABEL_METRICS = [nleep_score, lda_score]
-# The folds of the probe hang on the order of the samples.
+METRICS = [entry.function for entry in ENTRIES]
+ALL_TASKS = [entry.function for entry in ENTRIES if entry.tasks == TASKS]
+LABEL_METRICS = [entry.function for entry in ENTRIES if len(entry.tasks) == 1]
+# The folds of the probe depend on the order of the samples.
 ORDER_FREE = [metric for metric in METRICS if metric is not linear_probe_score]
-# Ledoit's and Wolf's shrinkage counts features.
-EXACT_UNDER_DUPLICATION = [metric for metric in METRICS if metric is not lda_score]
+EXACT_UNDER_DUPLICATION = [e.function for e in ENTRIES if e.exact_under_duplication]
 NAMES = {
     "strings": np.array(["zebra", "ant", "mole"]),
     "objects": np.array(["zebra", "ant", "mole"], dtype=object),
@@ -101,7 +109,7 @@ def test_scale_means_nothing(metric, factor, data):
     assert metric(factor * X, y) == pytest.approx(metric(X, y), abs=1e-5)
 
 
-@pytest.mark.parametrize("metric", EXACT_UNDER_DUPLICATION)
+@pytest.mark.parametrize("metric", [*EXACT_UNDER_DUPLICATION, linear_probe_score])
 def test_copies_of_features_mean_nothing(metric, data):
     X, y = data
     # An accuracy may move by the one sample that the solver leaves on the border.
@@ -210,7 +218,7 @@ def test_refused_inputs(metric, data):
 def test_labels_only(metric, task, data):
     X, y = data
     target = y + 0.5 if task == "regression" else np.eye(3)[y]
-    with pytest.raises(ValueError, match=rf"{metric.__name__}.*{task}"):
+    with pytest.raises(ValueError, match=rf"{metric.__name__[:-6]} takes.*{task}"):
         metric(X, target)
 
 
@@ -355,7 +363,9 @@ def test_probe_leaves_the_path_where_it_overfits(global_random_seed, monkeypatch
             tried.append(self.C)
             return super().fit(X, y)
 
-    monkeypatch.setattr("sktransfer.metrics._heads.LogisticRegression", Recording)
+    monkeypatch.setattr(
+        "sktransfer.metrics._linear_probe.LogisticRegression", Recording
+    )
     Cs = np.logspace(-3, 12, 6)
     score = linear_probe_score(X, y, Cs=Cs)
     assert max(tried) < Cs[-1] / 100

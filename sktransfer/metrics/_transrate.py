@@ -1,4 +1,4 @@
-"""TransRate and the coding rate that it is made of."""
+"""TransRate: a difference of coding rates."""
 
 from __future__ import annotations
 
@@ -7,19 +7,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from sktransfer.metrics._shared import LabelledFeatures
-from sktransfer.utils._array_api import (
-    get_namespace,
-    gram,
-    in_range,
-    to_numpy,
-    unit_rows,
-)
-from sktransfer.utils._validation import (
-    check_features,
-    check_numeric_target,
-    check_task,
-)
+from sktransfer.metrics._data import LabelledData
+from sktransfer.metrics._metric import Metric
+from sktransfer.metrics._score import Score
+from sktransfer.utils._array_api import get_namespace, gram, in_range, unit_rows
+from sktransfer.utils._validation import check_features
 
 # variant -> default distortion. "preprint" scales rows to unit norm and weights classes
 # by size; "icml" centres the features and averages over classes.
@@ -86,7 +78,7 @@ def coding_rate(
     if y is None:
         Z = _prepared(check_features(X, min_samples=2), variant, normalize)
         return _rate(Z, variant, distortion)
-    data = LabelledFeatures(X, y)
+    data = LabelledData(X, y, task="classification")
     Z = _prepared(_sorted_rows(data), variant, normalize)
     return _rate_within(Z, data.counts, variant, distortion)
 
@@ -146,29 +138,24 @@ def transrate_score(
     >>> round(transrate_score(*load_iris(return_X_y=True)), 3)
     0.464
     """
-    tasks = ("classification", "regression")
-    if check_task("transrate_score", y, task, tasks) == "regression":
-        y = equal_count_bins(y, check_features(X, min_samples=2))
-    return transrate_of(
-        LabelledFeatures(X, y),
-        variant=variant,
-        normalize=normalize,
-        distortion=distortion,
-    )
+    options = {"variant": variant, "normalize": normalize, "distortion": distortion}
+    return TRANSRATE(X, y, task, **options)
 
 
-def transrate_of(
-    data: LabelledFeatures,
+def _compute(
+    data: LabelledData,
     *,
     variant: str = "preprint",
     normalize: bool | None = None,
     distortion: float | None = None,
-) -> float:
-    """TransRate of features and labels whose order by class is shared."""
+) -> Score:
     distortion = _check_parameters(variant, distortion)
+    if data.task == "regression":
+        bins = equal_count_bins(data.host_target)
+        data = LabelledData(data.features, bins, task="classification")
     Z = _prepared(_sorted_rows(data), variant, normalize)
     overall = _rate(Z, variant, distortion)
-    return overall - _rate_within(Z, data.counts, variant, distortion)
+    return Score(overall - _rate_within(Z, data.counts, variant, distortion))
 
 
 def layer_factor(n_features: int, n_features_last: int) -> float:
@@ -195,9 +182,8 @@ def layer_factor(n_features: int, n_features_last: int) -> float:
     return float(np.sqrt(n_features / n_features_last))
 
 
-def equal_count_bins(y: Any, X: Any) -> np.ndarray:
+def equal_count_bins(y: np.ndarray) -> np.ndarray:
     """Cut numbers into ten bins of equal counts; equal numbers share a bin."""
-    y = to_numpy(check_numeric_target(y, X))
     if y.ndim != 1:
         raise ValueError(f"y must have shape (n_samples,); got {y.shape}.")
     ranks = rankdata(y, method="average") - 0.5
@@ -216,9 +202,9 @@ def _check_parameters(variant: str, distortion: float | None) -> float:
     return distortion
 
 
-def _sorted_rows(data: LabelledFeatures) -> Any:
+def _sorted_rows(data: LabelledData) -> Any:
     """A copy of the features, class after class, so that a class is a slice."""
-    return data.xp.take(data.X, data.class_order, axis=0)
+    return data.xp.take(data.features, data.class_order, axis=0)
 
 
 def _prepared(Z: Any, variant: str, normalize: bool | None) -> Any:
@@ -250,3 +236,15 @@ def _rate(Z: Any, variant: str, distortion: float) -> float:
     G = G + xp.eye(G.shape[0], dtype=G.dtype, device=device)
     pivots = xp.linalg.diagonal(xp.linalg.cholesky(G))
     return float(xp.sum(xp.log(pivots)))
+
+
+TRANSRATE = Metric(
+    "transrate",
+    _compute,
+    transrate_score,
+    tasks=("classification", "regression"),
+    reference="Huang et al., ICML 2022",
+    cost="n D² + D³ + n D n/K",
+    weakness="Grows with feature dimension, even for pure noise.",
+    layer_factor=layer_factor,
+)

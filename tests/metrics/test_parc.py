@@ -10,7 +10,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 from sklearn.preprocessing import StandardScaler
 
-from sktransfer.metrics._similarity import parc_score
+from sktransfer.metrics._parc import parc_score
 
 EXACT_LABELS = ["imbalanced_gaussian", "breast_cancer_raw"]
 INEXACT_LABELS = [

@@ -10,12 +10,10 @@ from scipy.stats import spearmanr
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import resample
 
-from sktransfer.utils._validation import (
-    check_numeric_target,
-    check_task,
-    label_columns,
-    to_host,
-)
+from sktransfer.metrics._data import LabelledData
+from sktransfer.metrics._metric import Metric
+from sktransfer.metrics._score import Score
+from sktransfer.utils._validation import TASKS
 
 # What is equal but for rounding errors is to tie.
 _DECIMALS = 12
@@ -89,8 +87,14 @@ def parc_score(
     >>> round(parc_score(*load_iris(return_X_y=True)), 2)
     58.68
     """
-    X, y = to_host(X, y)
-    task = check_task("parc_score", y, task)
+    options = {"max_samples": max_samples, "random_state": random_state}
+    return PARC(X, y, task, **options)
+
+
+def _compute(
+    data: LabelledData, *, max_samples: int = 2000, random_state: Any = 0
+) -> Score:
+    X, task = data.host_features, data.task
     if max_samples < 3:
         raise ValueError(f"max_samples must be at least 3. Got {max_samples!r}.")
     if len(X) < 3 or X.shape[1] < 2:
@@ -100,9 +104,9 @@ def parc_score(
         )
     numbers = task == "regression"
     if numbers:
-        Y = check_numeric_target(y, X).reshape(len(X), -1)
+        Y = data.host_target.reshape(len(X), -1)
     else:
-        Y = np.stack(label_columns(y, X, task, allow_constant=True), axis=1)
+        Y = np.stack(data.label_columns, axis=1)
     if len(Y) > max_samples:
         keep = resample(
             np.arange(len(Y)),
@@ -120,9 +124,10 @@ def parc_score(
     for name, dissimilarity in (("features", features), ("targets", targets)):
         if np.ptp(dissimilarity) == 0:
             raise ValueError(
-                f"All pairs of samples have equally dissimilar {name}: PARC is 0 / 0."
+                f"All pairs of samples have equally dissimilar {name}: PARC is "
+                "undefined."
             )
-    return 100 * float(spearmanr(features, targets).statistic)
+    return Score(100 * float(spearmanr(features, targets).statistic))
 
 
 def _one_minus_correlation(X: np.ndarray) -> np.ndarray:
@@ -134,3 +139,15 @@ def _one_minus_correlation(X: np.ndarray) -> np.ndarray:
     constant = norms <= 1e-10 * size
     Z = np.where(constant, 0.0, Z / np.where(constant, 1.0, norms))
     return np.round(squareform(1 - Z @ Z.T, checks=False), _DECIMALS)
+
+
+PARC = Metric(
+    "parc",
+    _compute,
+    parc_score,
+    tasks=TASKS,
+    exact_under_duplication=True,
+    reference="Bolya et al., NeurIPS 2021",
+    cost="m² D + m² log m, m = min(n, 2000)",
+    weakness="Ties of the labels keep it well below 100, and it subsamples.",
+)

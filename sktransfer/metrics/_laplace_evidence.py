@@ -10,9 +10,12 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
 from sktransfer.linear_model import SufficientStatistics
-from sktransfer.metrics._moments import logme_score
+from sktransfer.metrics._data import LabelledData
+from sktransfer.metrics._logme import LOGME
+from sktransfer.metrics._metric import Metric
+from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import chunks
-from sktransfer.utils._validation import check_task, label_columns, to_host
+from sktransfer.utils._validation import TASKS
 
 # Up to so many weights the Hessian is made in full.
 _EXACT_SIZE = 1500
@@ -83,18 +86,21 @@ def laplace_evidence_score(
     >>> round(laplace_evidence_score(*load_iris(return_X_y=True)), 2)
     -0.18
     """
-    X, y = to_host(X, y)
-    task = check_task("laplace_evidence_score", y, task)
+    return LAPLACE_EVIDENCE(X, y, task, curvature=curvature)
+
+
+def _compute(data: LabelledData, *, curvature: str = "auto") -> Score:
     if curvature not in ("auto", "exact", "kronecker"):
         raise ValueError(
             "The 'curvature' parameter must be one of ['auto', 'exact', 'kronecker']. "
             f"Got {curvature!r} instead."
         )
-    if task == "regression":
-        return logme_score(X, y, task=task)
-    columns = label_columns(y, X, task)
-    Z = _principal_coordinates(X)
-    return float(np.mean([_maximum(Z, codes, curvature) for codes in columns]))
+    if data.task == "regression":
+        return LOGME.score(data)
+    data.refuse_constant_targets()
+    Z = _principal_coordinates(data.host_features)
+    scores = [_maximum(Z, codes, curvature) for codes in data.label_columns]
+    return Score(float(np.mean(scores)))
 
 
 def log_evidence(
@@ -153,7 +159,9 @@ def _principal_coordinates(X: np.ndarray) -> np.ndarray:
     X = X.astype(np.float64, copy=False)
     basis = SufficientStatistics(X.shape[1]).update(X, X[:, 0]).spectrum.basis
     if not basis.shape[1]:
-        raise ValueError("All features are 0: laplace_evidence_score has no head.")
+        raise ValueError(
+            "All features are 0: laplace_evidence_score has nothing to fit."
+        )
     Z = X @ basis
     return Z * np.sqrt(len(Z) / np.sum(Z**2))
 
@@ -192,3 +200,15 @@ def _maximum(Z: np.ndarray, codes: np.ndarray, curvature: str) -> float:
         options={"xatol": 2e-2},
     )
     return max(best, -found.fun) / n
+
+
+LAPLACE_EVIDENCE = Metric(
+    "laplace_evidence",
+    _compute,
+    laplace_evidence_score,
+    tasks=TASKS,
+    exact_under_duplication=True,
+    reference="Immer et al., ICML 2021",
+    cost="n D² + D³ + some 15 soft-max fits + (K D)³ or K³",
+    weakness="Slow, and a poor approximation once classes separate.",
+)

@@ -9,7 +9,9 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
-from sktransfer.metrics._shared import LabelledFeatures
+from sktransfer.metrics._data import LabelledData
+from sktransfer.metrics._metric import Metric
+from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import (
     chunks,
     class_sums,
@@ -69,17 +71,15 @@ def gbc_score(
     >>> round(gbc_score(*load_iris(return_X_y=True)), 3)
     -0.386
     """
-    data = LabelledFeatures(X, y)
-    return gbc_of(data, covariance=covariance, n_components=n_components)
+    return GBC(X, y, covariance=covariance, n_components=n_components)
 
 
-def gbc_of(
-    data: LabelledFeatures,
+def _compute(
+    data: LabelledData,
     *,
     covariance: str = "diagonal",
     n_components: int = _N_COMPONENTS,
-) -> float:
-    """GBC of features and labels whose statistics are shared."""
+) -> Score:
     if covariance not in ("diagonal", "spherical"):
         raise ValueError(
             "The 'covariance' parameter must be one of ['diagonal', 'spherical']. "
@@ -103,10 +103,10 @@ def gbc_of(
         distance = np.sum((means[c] - means[c + 1 :]) ** 2 / pooled, axis=1) / 8
         logs = np.log(pooled) - 0.5 * np.log(variances[c] * variances[c + 1 :])
         overlap += np.sum(np.exp(-distance - np.sum(logs, axis=1) / 2))
-    return -float(overlap)
+    return Score(-float(overlap))
 
 
-def _components(data: LabelledFeatures, n_components: int) -> Any:
+def _components(data: LabelledData, n_components: int) -> Any:
     """Leading principal directions, of shape (n_features, <= n_components)."""
     # In the basis of the uncentred spectrum the covariance is diag(s) less one rank.
     s = data.spectrum.eigenvalues
@@ -114,8 +114,8 @@ def _components(data: LabelledFeatures, n_components: int) -> Any:
     if not len(s):
         raise ValueError(same)
     ones = np.sum(data.spectrum.projections, axis=1)
-    mean = np.sqrt(s) * ones / data.X.shape[0]
-    values, vectors = _leading(s, np.sqrt(data.X.shape[0]) * mean, n_components)
+    mean = np.sqrt(s) * ones / data.n_samples
+    values, vectors = _leading(s, np.sqrt(data.n_samples) * mean, n_components)
     if values[-1] <= 1e-12 * s[0]:
         raise ValueError(same)
     vectors = vectors[:, values > 1e-12 * s[0]]
@@ -145,16 +145,28 @@ def _leading(s: np.ndarray, u: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _class_moments(
-    data: LabelledFeatures, directions: Any
+    data: LabelledData, directions: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and variance of every class along the directions, (n_classes, r) each."""
     xp, K = data.xp, len(data.classes)
-    directions = xp.astype(directions, data.X.dtype)
-    mean = xp.astype(data.mean, data.X.dtype) @ directions
+    directions = xp.astype(directions, data.features.dtype)
+    mean = xp.astype(data.mean, data.features.dtype) @ directions
     total = 0.0
-    for rows in chunks(data.X.shape[0]):
-        Z = xp.astype(data.X[rows, :] @ directions - mean, xp.float64)
+    for rows in chunks(data.n_samples):
+        Z = xp.astype(data.features[rows, :] @ directions - mean, xp.float64)
         moments = xp.concat([Z, Z**2], axis=1)
         total = total + to_numpy(class_sums(moments, data.codes[rows], K, xp))
     first, second = np.split(total.T / data.counts[:, None], 2, axis=1)
     return first, np.maximum(second - first**2, 0.0)
+
+
+GBC = Metric(
+    "gbc",
+    _compute,
+    gbc_score,
+    exact_under_duplication=True,
+    reference="Pándy et al., CVPR 2022",
+    cost="n D² + D³ + 64 n D + 64 K²",
+    weakness="Uses 64 principal components only and models classes as Gaussians; "
+    "saturates at 0.",
+)

@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import load_iris, make_blobs
 from sklearn.mixture import GaussianMixture
 
-from sktransfer.metrics._mixture import nleep_score
+from sktransfer.metrics._nleep import nleep_score
 
 
 def test_by_definition(global_random_seed):

@@ -10,13 +10,13 @@ from scipy.special import expit, log_expit, log_softmax, softmax
 from scipy.stats import norm
 from sklearn.datasets import load_diabetes, load_digits, load_iris
 
-from sktransfer.metrics._laplace import (
+from sktransfer.metrics._laplace_evidence import (
     _hessian,
     _principal_coordinates,
     laplace_evidence_score,
     log_evidence,
 )
-from sktransfer.metrics._moments import logme_score
+from sktransfer.metrics._logme import logme_score
 
 
 def problem(seed, n_samples=120, n_features=3, n_classes=3, signal=1.0):
