@@ -11,7 +11,7 @@ import pickle
 import stat
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import (
@@ -68,40 +68,18 @@ class UndigestibleError(TypeError):
 
 
 def digest(value: Any, *, with_files: bool = False) -> str:
-    """Digest of a value that does not depend on the process, for a cache key.
+    """Digest of a value, the same in every process, for a cache key.
 
-    Functions and classes of installed libraries count by their name and the library's
-    version. The user's own count by their code and all that it refers to, as far as
-    that is not a library's; modules by their tensors, hooks and attributes; arrays and
-    tensors by their bytes; other objects by their class and pickled state.
-    `joblib.hash` would not do: it gives equal tensors, and equal modules, different
-    digests, and knows functions by their names alone.
+    Functions and classes of installed libraries count by name and version. The user's
+    own count by their code and all that it refers to, as far as that is not a
+    library's; modules by their tensors, hooks and attributes; arrays and tensors by
+    their bytes; other objects by their class and pickled state. With `with_files`, the
+    files count, by size and time, that a text or path in the value names: in the
+    arguments, constants and globals of functions, too. `joblib.hash` would not do: it
+    gives equal tensors, and equal modules, different digests, and knows functions by
+    their names alone.
 
-    Parameters
-    ----------
-    value : object
-        Scalars, containers, arrays, functions, torch modules, picklable objects.
-    with_files : bool, default=False
-        Whether the files count, by size and time, that are named by a text or a path
-        in the value: in the arguments, constants and globals of functions, too.
-
-    Returns
-    -------
-    digest : str
-        64 hexadecimal digits.
-
-    Raises
-    ------
-    UndigestibleError
-        If the value, or something inside it, cannot be told by its content.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction._fingerprint import digest
-    >>> digest({"a": 1, "b": len}) == digest({"b": len, "a": 1})
-    True
-    >>> digest(lambda x: x + 1) == digest(lambda x: x + 2)
-    False
+    Raises UndigestibleError if something in the value has no content to identify it.
     """
     hasher = _Hasher(with_files=with_files)
     hasher.feed(value)
@@ -109,28 +87,14 @@ def digest(value: Any, *, with_files: bool = False) -> str:
 
 
 def digest_samples(X: Any) -> str:
-    """Digest of raw samples; paths of files count with the files' size and time.
+    """Digest of raw samples; file paths count with the size and time of the file.
 
     The samples of a data set are read, one after the other, for what it reads may
-    have changed.
-
-    Parameters
-    ----------
-    X : array, sequence, data frame or data set
-
-    Returns
-    -------
-    digest : str
-        64 hexadecimal digits.
-
-    Raises
-    ------
-    UndigestibleError
-        If the samples cannot be told by their content, a data set gives others each
-        time, or cannot be read.
+    have changed. Raises UndigestibleError, too, if it cannot be read or gives other
+    samples each time.
     """
     if _is_dataset(X):
-        return _digest_dataset(X)
+        return digest(digest_each(X, range(len(X))))
     stamps = _Hasher()
     n_files = 0
     stamp_of = functools.lru_cache(100_000)(_stamp)  # words come again and again
@@ -142,23 +106,45 @@ def digest_samples(X: Any) -> str:
     return digest([own, stamps.hexdigest()]) if n_files else own
 
 
-def digest_files(path: str | os.PathLike) -> str:
-    """Digest of a file's content, or of a folder's files and their names.
+def digest_each(X: Any, rows: Sequence[int]) -> list[str]:
+    """Digest of each of some samples, of which a data set reads no others.
 
     Parameters
     ----------
-    path : str or path
+    X : array, sequence, data frame or data set
+    rows : sequence of int
 
     Returns
     -------
-    digest : str
-        64 hexadecimal digits.
+    digests : list of str
+        At most 64 characters each.
 
     Raises
     ------
-    OSError
-        If there is nothing at the path, or it cannot be read.
+    UndigestibleError
+        As for :func:`digest_samples`.
     """
+    if _is_dataset(X):
+        digests = [_digest_item(X, i) for i in rows]
+        for k in {len(rows) * k // 8 for k in range(8)} if len(rows) else ():
+            if _digest_item(X, rows[k]) != digests[k]:
+                raise UndigestibleError(
+                    f"{type(X).__name__} gives another sample {rows[k]} each time it "
+                    "is read, as random augmentation does."
+                )
+        return digests
+    kind = X.dtype.kind if isinstance(X, np.ndarray) else None
+    if isinstance(X, (list, tuple)) or (kind and kind in "OUST"):
+        return [digest_samples([X[i]]) for i in rows]
+    if kind and kind in "biufc":
+        form = digest([X.dtype.str, X.shape[1:]]).encode()
+        return [hashlib.sha256(form + X[i].tobytes()).hexdigest() for i in rows]
+    whole = digest_samples(X)
+    return [f"{whole[:40]}/{i}" for i in rows]
+
+
+def digest_files(path: str | os.PathLike) -> str:
+    """Digest of a file's content, or of a folder's files and their names."""
     path = Path(path)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -431,33 +417,15 @@ def _is_dataset(X: Any) -> bool:
     return reads and not holds and not is_table
 
 
-def _digest_dataset(X: Any) -> str:
-    def read(i: int) -> str:
-        try:
-            sample = X[i]
-        except Exception as error:
-            raise UndigestibleError(
-                f"Sample {i} of {type(X).__name__} cannot be read "
-                f"({type(error).__name__}: {error})"
-            ) from error
-        return digest_samples([sample[0] if isinstance(sample, tuple) else sample])
-
-    hasher = _Hasher()
-    n_samples = len(X)
-    again = {n_samples * k // 8 for k in range(8)} if n_samples else set()
-    first = {}
-    for i in range(n_samples):
-        own = read(i)
-        hasher.feed(own)
-        if i in again:
-            first[i] = own
-    for i, own in first.items():
-        if read(i) != own:
-            raise UndigestibleError(
-                f"{type(X).__name__} gives another sample {i} each time it is read, "
-                "as random augmentation does."
-            )
-    return hasher.hexdigest()
+def _digest_item(X: Any, i: int) -> str:
+    try:
+        sample = X[i]
+    except Exception as error:
+        raise UndigestibleError(
+            f"Sample {i} of {type(X).__name__} cannot be read "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return digest_samples([sample[0] if isinstance(sample, tuple) else sample])
 
 
 def _paths(sample: Any) -> Iterator[str | os.PathLike]:
