@@ -13,38 +13,34 @@ from sktransfer.utils._optional import import_optional
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
 
 
-def as_extractor(module: Any) -> BaseExtractor:
-    """The extractor that a module, a factory or an import name stands for.
-
-    Parameters
-    ----------
-    module : TorchFeatureExtractor, torch.nn.Module, callable or str
-
-    Returns
-    -------
-    TorchFeatureExtractor
-
-    Raises
-    ------
-    TypeError
-        If it is an extractor without a torch module.
-    """
+def as_extractor(network: Any) -> BaseExtractor:
+    """The extractor that a module, a factory or an import name stands for."""
     # At the top it would ask for the wrong extra where there is no torch.
     from sktransfer.feature_extraction import TorchFeatureExtractor
 
-    if isinstance(module, TorchFeatureExtractor):
-        return module
-    if isinstance(module, BaseExtractor) or not (
-        callable(module) or isinstance(module, str)
+    if isinstance(network, TorchFeatureExtractor):
+        return network
+    if isinstance(network, BaseExtractor) or not (
+        callable(network) or isinstance(network, str)
     ):
         raise TypeError(
-            "Only torch modules can be fine-tuned: give a TorchFeatureExtractor, a "
-            f"torch.nn.Module or what makes one. Got {module!r} instead."
+            "Only torch modules can be fine-tuned. Pass a TorchFeatureExtractor, a "
+            "torch.nn.Module, or a factory or import name that makes one. Got "
+            f"{network!r} instead."
         )
-    return TorchFeatureExtractor(module)
+    return TorchFeatureExtractor(network)
 
 
-def take(X: Any, rows: np.ndarray) -> Any:
+def make_backbone(network: Any, *, batch_size: int, device: str) -> Backbone:
+    """The backbone of whatever can be fine-tuned; a `network` may make its own."""
+    options = {"batch_size": batch_size, "device": device}
+    if hasattr(network, "make_backbone"):
+        return network.make_backbone(**options)
+    extractor = as_extractor(network)
+    return Backbone(extractor, copy.deepcopy(extractor._load_module()), **options)
+
+
+def take_samples(X: Any, rows: np.ndarray) -> Any:
     """Some samples of X: an array of an array, a list of anything else."""
     if is_array(X):
         return X[rows]
@@ -54,17 +50,9 @@ def take(X: Any, rows: np.ndarray) -> Any:
 class Backbone(torch.nn.Module):
     """Features of raw samples, with gradients, from a module of its own.
 
-    Parameters
-    ----------
-    extractor : TorchFeatureExtractor
-        Says how samples become inputs, and which layers the features are.
-    module : torch.nn.Module
-        What is trained, of the structure of the extractor's.
-    batch_size : int
-        Samples in one forward pass, or one more: batch normalisation must see a batch
-        as a whole.
-    device : str
-        Where to compute, or "auto".
+    `extractor` says how samples become inputs and which layers are the features,
+    `module` is trained and has the structure of the extractor's. A forward pass takes
+    `batch_size` samples or one more: batch normalisation must see a batch as a whole.
 
     Attributes
     ----------
@@ -89,11 +77,6 @@ class Backbone(torch.nn.Module):
         self.device = self.extractor._find_device()
         self.replace(module.float().to(self.device))
 
-    @classmethod
-    def of(cls, extractor: BaseExtractor, **options: Any) -> Backbone:
-        """A backbone with a copy of the extractor's own module."""
-        return cls(extractor, copy.deepcopy(extractor._load_module()), **options)
-
     def replace(self, module: torch.nn.Module) -> None:
         """Put a module of the same structure in the place of the present one."""
         self.module = module
@@ -109,6 +92,9 @@ class Backbone(torch.nn.Module):
             self.extractor._cache()["module"] = source, module
         # In a tuple, for it is no submodule: it may be wrapped around the module.
         self._run_as = self.extractor._for_tuning(module)
+
+    def finish(self) -> None:
+        """Called once, after training."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_run_as"}
@@ -152,7 +138,7 @@ class Backbone(torch.nn.Module):
             self.eval()
             with torch.no_grad():
                 parts = [
-                    self(take(X, rows[start : start + size])).cpu().numpy()
+                    self(take_samples(X, rows[start : start + size])).cpu().numpy()
                     for start in range(0, len(rows), size)
                 ]
         finally:

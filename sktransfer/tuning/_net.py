@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import gen_batches
 
-from sktransfer.tuning._backbone import Backbone, take
+from sktransfer.tuning._backbone import Backbone, take_samples
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
@@ -20,7 +20,7 @@ skorch = import_optional("skorch", extra="tuning", needed_by="sktransfer.tuning"
 
 
 class TunedModule(torch.nn.Module):
-    """A backbone under a fresh linear head; what a penalty learns lives here, too."""
+    """A backbone under a fresh linear head, beside the term of the penalty if any."""
 
     def __init__(self, backbone: Backbone, n_features: int, n_outputs: int):
         super().__init__()
@@ -34,16 +34,12 @@ class TunedModule(torch.nn.Module):
         return self.head(features), features
 
     def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        """The backbone, and what is new and learns faster."""
-        own = {id(parameter) for parameter in self.backbone.parameters()}
-        learnt = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in learnt if id(p) in own], "lr": lr},
-            {
-                "params": [p for p in learnt if id(p) not in own],
-                "lr": lr * head_lr_factor,
-            },
-        ]
+        """The pre-trained parameters and the new ones, which learn faster."""
+        old = {id(parameter) for parameter in self.backbone.parameters()}
+        groups = [{"params": [], "lr": lr}, {"params": [], "lr": lr * head_lr_factor}]
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                groups[id(parameter) not in old]["params"].append(parameter)
         return [group for group in groups if group["params"]]
 
 
@@ -64,18 +60,7 @@ class Batch:
 
 
 class Samples(torch.utils.data.Dataset):
-    """Some of the samples, with what they are to become.
-
-    Parameters
-    ----------
-    X : raw samples
-    target : Tensor of shape (n_samples, ...)
-        For every sample of X.
-    rows : ndarray of shape (n,)
-        Those of the samples that belong to this set.
-    augment : callable, default=None
-        Applied to the raw samples of a batch.
-    """
+    """The given rows of raw samples X and of their target, augmented if wanted."""
 
     def __init__(
         self,
@@ -95,7 +80,7 @@ class Samples(torch.utils.data.Dataset):
     def batch(self, positions: np.ndarray) -> tuple[Batch, torch.Tensor]:
         """The samples at some positions, and their targets."""
         rows = self.rows[positions]
-        X = take(self.X, rows)
+        X = take_samples(self.X, rows)
         if self.augment is not None:
             X = self.augment(X)
             if len(X) != len(rows):
@@ -133,28 +118,19 @@ class Batches:
 class TuningNet(skorch.NeuralNet):
     """A skorch net for :class:`TunedModule`, trained on :class:`Samples`.
 
-    Parameters
-    ----------
-    module : TunedModule
-    head_lr_factor : float
-        The head learns this much faster than the backbone.
-    weight_decay : float
-    mixed_precision : bool
-        Whether to run under autocast to bfloat16.
-    penalty_weight : float, default=0
-    part_of : callable, default=None
-        Batch -> the teachers' part of it, a tensor. None is for no penalty.
-    **params
-        Those of :class:`skorch.NeuralNet`.
+    Parameters beside those of :class:`skorch.NeuralNet` are `head_lr_factor`,
+    `weight_decay`, `mixed_precision` (autocast to bfloat16) and `penalty_weight`.
 
     Attributes
     ----------
     scheduler : torch.optim.lr_scheduler.LRScheduler or None
-        Stepped after every training batch; set by whoever trains.
+        Stepped after every training batch; set by the caller.
+    best : dict or None
+        The state of `module_` after the best epoch; set by the caller.
     stopped : bool
-        Whether a callback asked for the end.
+        Whether a callback asked to stop.
     interrupted : bool
-        Whether the user pressed Ctrl-C, as far as :meth:`noticing_interrupts` saw.
+        Whether the user pressed Ctrl-C, as seen by :meth:`noticing_interrupts`.
     """
 
     def __init__(
@@ -165,15 +141,13 @@ class TuningNet(skorch.NeuralNet):
         weight_decay: float,
         mixed_precision: bool,
         penalty_weight: float = 0.0,
-        part_of: Callable[[Batch], torch.Tensor] | None = None,
         **params: Any,
     ):
         self.head_lr_factor = head_lr_factor
         self.weight_decay = weight_decay
         self.mixed_precision = mixed_precision
         self.penalty_weight = penalty_weight
-        self.part_of = part_of
-        self.scheduler = None
+        self.scheduler = self.best = None
         self.stopped = False
         self.interrupted = False
         super().__init__(
@@ -188,7 +162,7 @@ class TuningNet(skorch.NeuralNet):
     def _default_callbacks(self) -> list:
         callbacks = super()._default_callbacks
         scores = []
-        if self.part_of is not None:
+        if self.module.penalty is not None:
             scores = [("train_penalty", {"on_train": True})]
         if self.criterion is torch.nn.CrossEntropyLoss:
             scores.append(("valid_acc", {"lower_is_better": False}))
@@ -221,14 +195,14 @@ class TuningNet(skorch.NeuralNet):
         """The loss of the task and, in training, the penalty."""
         outputs, features = y_pred
         loss = super().get_loss(outputs, y_true)
-        if not training or self.part_of is None:
+        if not training or self.module_.penalty is None:
             return loss
-        penalty = self.module_.penalty(features, self.part_of(X))
+        penalty = self.module_.penalty(features, X.X, X.rows)
         self.history.record_batch("train_penalty", penalty.item())
         return loss + self.penalty_weight * penalty
 
     def train_step(self, batch, **fit_params: Any) -> dict:
-        """One step of the optimiser and the schedule; a loss of NaN is the end."""
+        """One step of the optimiser and the schedule; a loss of NaN is an error."""
         step = super().train_step(batch, **fit_params)
         loss = step["loss"].item()
         if not math.isfinite(loss):
@@ -269,7 +243,7 @@ class TuningNet(skorch.NeuralNet):
         return step
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Run the callbacks; to interrupt is their way to ask for the end."""
+        """Run the callbacks, which stop training by raising KeyboardInterrupt."""
         try:
             super().notify(method_name, **cb_kwargs)
         except KeyboardInterrupt:
@@ -279,7 +253,7 @@ class TuningNet(skorch.NeuralNet):
 
     @contextmanager
     def noticing_interrupts(self) -> Iterator[None]:
-        """Tell the user's Ctrl-C from the same error raised by a callback."""
+        """Distinguish Ctrl-C from a KeyboardInterrupt raised by a callback."""
         self.interrupted = False
         is_main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGINT)
