@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,23 @@ class Backbone(torch.nn.Module):
         self.replace(self.module)
 
     def forward(self, X: Any) -> torch.Tensor:
-        """Float32 features (n_samples, n_features) of raw samples."""
+        """Float32 features (n_samples, n_features) of raw samples, with gradients."""
+        return self._collect(X, lambda features: features)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Features of many samples, in evaluation mode and without gradients."""
+        training = self.training
+        try:
+            self.eval()
+            with torch.no_grad():
+                return self._collect(X, torch.Tensor.cpu).numpy()
+        finally:
+            self.train(training)
+
+    def _collect(
+        self, X: Any, keep: Callable[[torch.Tensor], torch.Tensor]
+    ) -> torch.Tensor:
+        """What to keep of the features of every batch, in the order of X."""
         n_samples = len(X)
         running, layers = self._run_as
         parts, order = [], []
@@ -113,34 +130,13 @@ class Backbone(torch.nn.Module):
         ):
             samples = np.arange(n_samples)[rows]
             seen = self.extractor._run(
-                running,
-                inputs,
-                layers.taps,
-                samples,
-                self.device,
-                gradients=True,
+                running, inputs, layers.taps, samples, self.device, gradients=True
             )
             found = list(layers.collect(seen).values())
-            parts.append(found[0] if len(found) == 1 else torch.cat(found, dim=1))
+            parts.append(keep(found[0] if len(found) == 1 else torch.cat(found, dim=1)))
             order.append(samples)
         features = parts[0] if len(parts) == 1 else torch.cat(parts)
         order = np.concatenate(order)
         if (np.diff(order) == 1).all():
             return features
         return features[torch.from_numpy(np.argsort(order)).to(features.device)]
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Features of many samples, in evaluation mode and without gradients."""
-        training = self.training
-        size = self.extractor.batch_size
-        rows = np.arange(len(X))
-        try:
-            self.eval()
-            with torch.no_grad():
-                parts = [
-                    self(take_samples(X, rows[start : start + size])).cpu().numpy()
-                    for start in range(0, len(rows), size)
-                ]
-        finally:
-            self.train(training)
-        return np.concatenate(parts)
