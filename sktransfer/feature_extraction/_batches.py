@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.feature_extraction._base import is_array
+from sktransfer.feature_extraction._samples import is_array
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
@@ -152,40 +152,3 @@ def describe(inputs: Any) -> str:
         shown = ", ".join(map(describe, islice(inputs, 5)))
         return shown if len(inputs) <= 5 else f"{shown} and {len(inputs) - 5} more"
     return f"an input of type {type(inputs).__name__}"
-
-
-def start_copy_to_host(
-    results: dict[str, torch.Tensor], device: torch.device
-) -> tuple[dict[str, torch.Tensor], Any]:
-    """Tensors on the host, and the event that tells when they are filled."""
-    if device.type != "cuda":
-        return {name: tensor.cpu() for name, tensor in results.items()}, None
-    host = {}
-    for name, tensor in results.items():
-        host[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        host[name].copy_(tensor, non_blocking=True)
-    event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(device))
-    return host, event
-
-
-def write(
-    outputs: dict[str, np.ndarray],
-    n_samples: int,
-    rows: slice | np.ndarray,
-    results: dict[str, torch.Tensor],
-    event: Any,
-) -> None:
-    """Write the results of a batch to the output arrays, made at the first batch."""
-    if event is not None:
-        event.synchronize()
-    for name, tensor in results.items():
-        width = tensor.shape[1]
-        if name not in outputs:
-            outputs[name] = np.empty((n_samples, width), dtype=np.float32)
-        if outputs[name].shape[1] != width:
-            raise ValueError(
-                f"All samples must have the same number of features. The layer "
-                f"{name!r} gave {outputs[name].shape[1]} at first, then {width}."
-            )
-        outputs[name][rows] = tensor.numpy()

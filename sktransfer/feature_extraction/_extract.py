@@ -153,7 +153,7 @@ def source_proba_problem(estimator: Any) -> str | None:
     for step in feature_steps(estimator):
         if isinstance(step, BaseExtractor):
             try:
-                step._check_source_proba()
+                step.check_source_proba()
             except ValueError as error:
                 problem = str(error)
             else:
@@ -228,7 +228,7 @@ def extract(
 
 def _pin_weights(estimator: Any) -> None:
     for extractor in extractors_within(estimator, frozen=True):
-        extractor._pin_weights()
+        extractor.pin_weights()
 
 
 def _check_is_extraction(result: Any, step: BaseExtractor) -> None:

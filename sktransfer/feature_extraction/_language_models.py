@@ -6,8 +6,7 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,16 +50,13 @@ class Source(NamedTuple):
 
     def read_json(self, file: str) -> Any:
         """What a file of the model holds; None if there is no such file."""
-        found = transformers.utils.cached_file(
-            self.name,
-            file,
-            revision=self.revision,
-            subfolder=self.subfolder,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        return None if found is None else json.loads(Path(found).read_text("utf-8"))
+        try:
+            found = transformers.utils.cached_file(
+                self.name, file, revision=self.revision, subfolder=self.subfolder
+            )
+        except OSError:  # where there is no model at all, `load` will say so
+            return None
+        return json.loads(Path(found).read_text("utf-8"))
 
     def load(self, maker: Any) -> Any:
         """Load with one of the Auto classes of transformers."""
@@ -287,28 +283,6 @@ class HiddenStates(torch.nn.Module):
             hook.remove()
         (states,) = given
         return output, states
-
-
-@contextmanager
-def without_new_hooks(model: torch.nn.Module) -> Iterator[None]:
-    """Take away the hooks that transformers puts into a model and leaves there.
-
-    They collect hidden states; a model that has them can be neither pickled nor sent
-    to another process.
-    """
-    flag = "_output_capturing_hooks_installed"
-    parts = list(model.modules())
-    before = [(set(part._forward_hooks), flag in vars(part)) for part in parts]
-    try:
-        yield
-    finally:
-        for part, (hooks, has_flag) in zip(parts, before, strict=True):
-            for key, hook in list(part._forward_hooks.items()):
-                owner = getattr(hook, "__module__", None) or ""
-                if key not in hooks and owner.startswith("transformers."):
-                    del part._forward_hooks[key]
-            if not has_flag:
-                vars(part).pop(flag, None)
 
 
 def describe_tokenizer(tokenizer: Any) -> Any:

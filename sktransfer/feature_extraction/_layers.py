@@ -10,10 +10,12 @@ from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from sktransfer.feature_extraction._base import Extraction
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
 
+SOURCE = "source probabilities"  # no submodule's name has a space
 _MEAN = re.compile(r"mean\((.*)\)")
 
 
@@ -38,16 +40,16 @@ class Layers:
     source_head : str or None
         See :class:`TorchFeatureExtractor`.
 
+    source_proba : bool, default=False
+        Whether the source probabilities are wanted too.
+
     Attributes
     ----------
     plan : dict of str to tuple of str
         The layers that each result is the mean of: a plain layer's is itself alone.
 
     taps : dict of str to Tap
-        Where to find each layer that the plan needs.
-
-    head : Tap or None
-        Where to find the source logits.
+        Where to find each layer that the plan needs, and the source logits.
 
     Raises
     ------
@@ -60,6 +62,8 @@ class Layers:
         module: torch.nn.Module,
         layer: str | Iterable[str] | None,
         source_head: str | None,
+        *,
+        source_proba: bool = False,
     ):
         self._kind = type(module).__name__
         self._module = module
@@ -67,15 +71,15 @@ class Layers:
         self._submodules = dict(module.named_modules(remove_duplicate=False))
         del self._submodules[""]
         self._source_head = source_head
-        self.head = None
         if source_head is not None:
-            (name,) = self._find(source_head, parameter="source_head")
-            self.head = self._tap(name)
+            self._find(source_head, parameter="source_head")
         if layer is None:
             layer = "penultimate" if source_head in self._submodules else "output"
         self.plan = self._make_plan([layer] if isinstance(layer, str) else list(layer))
         needed = dict.fromkeys(name for names in self.plan.values() for name in names)
         self.taps = {name: self._tap(name) for name in needed}
+        if source_proba:
+            self.taps[SOURCE] = self._tap(source_head)
 
     def _make_plan(self, asked: list[str]) -> dict[str, tuple[str, ...]]:
         if not asked or not all(isinstance(name, str) for name in asked):
@@ -146,7 +150,7 @@ class Layers:
             return Tap(self._module)
         return Tap(self._submodules[self._source_head], on_input=True)
 
-    def collect(self, seen: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def collect(self, seen: Mapping[str, torch.Tensor]) -> Extraction:
         """The results of the plan from the pooled layers of one batch."""
         results = {}
         for result, names in self.plan.items():
@@ -160,7 +164,7 @@ class Layers:
             results[result] = (
                 layers[0] if len(layers) == 1 else torch.stack(layers).mean(dim=0)
             )
-        return results
+        return Extraction(results, seen.get(SOURCE))
 
 
 def run_with_taps(

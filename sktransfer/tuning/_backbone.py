@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.feature_extraction._base import BaseExtractor, is_array, read_samples
+from sktransfer.feature_extraction import BaseExtractor
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
@@ -17,9 +17,12 @@ torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
 def as_extractor(network: Any) -> BaseExtractor:
     """The extractor that a module, a factory or an import name stands for."""
     # At the top it would ask for the wrong extra where there is no torch.
-    from sktransfer.feature_extraction import TorchFeatureExtractor
+    from sktransfer.feature_extraction import (
+        BaseNetworkExtractor,
+        TorchFeatureExtractor,
+    )
 
-    if isinstance(network, TorchFeatureExtractor):
+    if isinstance(network, BaseNetworkExtractor):
         return network
     if isinstance(network, BaseExtractor) or not (
         callable(network) or isinstance(network, str)
@@ -38,14 +41,7 @@ def make_backbone(network: Any, *, batch_size: int, device: str) -> Backbone:
     if hasattr(network, "make_backbone"):
         return network.make_backbone(**options)
     extractor = as_extractor(network)
-    return Backbone(extractor, copy.deepcopy(extractor._load_module()), **options)
-
-
-def take_samples(X: Any, rows: np.ndarray) -> Any:
-    """Some samples of X: an array of an array, a list of anything else."""
-    if is_array(X):
-        return X[rows]
-    return [sample for i in rows for sample in read_samples(X, i, i + 1)]
+    return Backbone(extractor, copy.deepcopy(extractor.load_module()), **options)
 
 
 class Backbone(torch.nn.Module):
@@ -58,7 +54,7 @@ class Backbone(torch.nn.Module):
     Attributes
     ----------
     module : torch.nn.Module
-    extractor : TorchFeatureExtractor
+    extractor : BaseNetworkExtractor
         A copy that gives the features of `module`.
     device : torch.device
     """
@@ -72,27 +68,23 @@ class Backbone(torch.nn.Module):
         device: str,
     ):
         super().__init__()
+        if extractor.gives_tokens:
+            raise ValueError(
+                "Fine-tuning needs one row of features per sample. Got an extractor "
+                "with one row per word (pooling='tokens')."
+            )
         # Precision is up to the training, not to the extraction.
         own = {"batch_size": batch_size + 1, "device": device, "dtype": None}
-        self.extractor = copy.copy(extractor).set_params(**own)
-        self.device = self.extractor._find_device()
-        self.replace(module.float().to(self.device))
+        self.extractor = extractor.with_module(module.float(), **own)
+        self.device = self.extractor.find_device()
+        self.replace(module.to(self.device))
 
     def replace(self, module: torch.nn.Module) -> None:
         """Put a module of the same structure in the place of the present one."""
         self.module = module
-        owners = [
-            name
-            for name in ("module", "model")
-            if isinstance(vars(self.extractor).get(name), torch.nn.Module)
-        ]
-        for name in owners:
-            setattr(self.extractor, name, module)
-        if not owners:
-            source = self.extractor.module, self.extractor.dtype
-            self.extractor._cache()["module"] = source, module
+        self.extractor = self.extractor.with_module(module)
         # In a tuple, for it is no submodule: it may be wrapped around the module.
-        self._run_as = self.extractor._for_tuning(module)
+        self._run_as = self.extractor.find_layers(module)
 
     def finish(self) -> None:
         """Called once, after training."""
@@ -122,19 +114,14 @@ class Backbone(torch.nn.Module):
         self, X: Any, keep: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
         """What to keep of the features of every batch, in the order of X."""
-        n_samples = len(X)
-        running, layers = self._run_as
+        extractor, (running, layers) = self.extractor, self._run_as
         parts, order = [], []
-        for rows, inputs in self.extractor._batches(
-            X, n_samples, self.module, self.device
-        ):
-            samples = np.arange(n_samples)[rows]
-            seen = self.extractor._run(
-                running, inputs, layers.taps, samples, self.device, gradients=True
+        for rows, inputs in extractor.iter_batches(X, self.module, self.device):
+            batch = extractor.run_batch(
+                running, inputs, layers, rows, self.device, gradients=True
             )
-            found = list(layers.collect(seen).values())
-            parts.append(keep(found[0] if len(found) == 1 else torch.cat(found, dim=1)))
-            order.append(samples)
+            parts.append(keep(batch.joined))
+            order.append(np.arange(len(X))[rows])
         features = parts[0] if len(parts) == 1 else torch.cat(parts)
         order = np.concatenate(order)
         if (np.diff(order) == 1).all():

@@ -19,8 +19,8 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sktransfer.feature_extraction._base import check_samples
-from sktransfer.tuning._backbone import Backbone, make_backbone, take_samples
+from sktransfer.feature_extraction import check_samples, take_samples
+from sktransfer.tuning._backbone import Backbone, make_backbone
 from sktransfer.tuning._checkpoint import Checkpoint
 from sktransfer.tuning._net import (
     Batches,

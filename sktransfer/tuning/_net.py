@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import gen_batches
 
-from sktransfer.tuning._backbone import Backbone, take_samples
+from sktransfer.feature_extraction import take_samples
+from sktransfer.tuning._backbone import Backbone
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")

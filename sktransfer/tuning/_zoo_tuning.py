@@ -126,7 +126,7 @@ class ZooTuning(BaseEstimator):
         """
         self._validate_params()
         network = as_extractor(self.network)
-        module, own = copy.deepcopy(network._load_module()), network.fingerprint()
+        module, own = copy.deepcopy(network.load_module()), network.fingerprint()
         head = network.source_head
         layers = [name for name, _ in _own_weights(module, head)]
         for name in layers:
@@ -141,7 +141,7 @@ class ZooTuning(BaseEstimator):
             extractor = as_extractor(extractor)
             if extractor.fingerprint() == own:
                 continue
-            source = extractor._load_module()
+            source = extractor.load_module()
             if difference := structural_difference(module, source, head):
                 raise ValueError(
                     "ZooTuning needs teachers of the network's structure, but "

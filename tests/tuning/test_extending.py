@@ -35,7 +35,7 @@ def test_a_huge_weight_keeps_the_start(make_extractor, data):
         penalty = StartingPoint(weight=weight)
         model = FineTuneClassifier(extractor, penalty=penalty, **options)
         pairs = zip(
-            extractor.module.parameters(),
+            extractor.network.parameters(),
             model.fit(*data).module_.parameters(),
             strict=True,
         )

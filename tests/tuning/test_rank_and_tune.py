@@ -97,7 +97,7 @@ def test_zoo_tuning_takes_the_best_of_the_networks_structure(candidates, data):
 def test_regression_and_a_network_from_elsewhere(candidates, make_extractor, data):
     X, _ = data
     y = np.tanh(X[:, 0])
-    network = TorchFeatureExtractor(make_extractor(9).module, device="cpu")
+    network = TorchFeatureExtractor(make_extractor(9).network, device="cpu")
     model, ranking = rank_and_tune(ModelSelector(candidates), network, X, y, **FAST)
     assert isinstance(model, FineTuneRegressor)
     assert len(ranking) == len(candidates)

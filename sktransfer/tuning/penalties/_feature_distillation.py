@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.tuning._backbone import take_samples
+from sktransfer.feature_extraction import take_samples
 from sktransfer.tuning.penalties._base import PenaltyContext
 from sktransfer.tuning.penalties._teachers import (
     TeacherPenalty,
