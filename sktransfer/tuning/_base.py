@@ -7,6 +7,7 @@ import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -161,21 +162,16 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             seeds = check_random_state(self.random_state).randint(2**31 - 1, size=3)
         split, initial, training = map(int, seeds)
 
-        train, valid = self._split(
-            n_samples, None if classes is None else target, split
-        )
+        samples = Samples(X, target, np.arange(n_samples))
+        train, valid = self._split(samples, split)
         options = {"batch_size": self.batch_size, "device": self.device}
         backbone = make_backbone(self.network, **options)
         with _seeded(initial, backbone.device):
-            module = self._make_module(backbone, X, y, target, classes)
-            train_split = None
-            if valid is not None:
-                train_split = helper.predefined_split(Samples(X, target, valid))
-            net = self._make_net(module, train_split)
+            module = self._make_module(backbone, samples, y, classes)
+            net = self._make_net(module, valid)
             torch.manual_seed(training)
-            samples = Samples(X, target, train, self.augment)
             with net.noticing_interrupts():
-                self._train(net, samples, checkpoint, seeds)
+                self._train(net, train, checkpoint, seeds)
         # What still holds the data.
         net.scheduler = net.best = net.train_split = None
         term = module.penalty
@@ -195,36 +191,40 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         own = {k: v for k, v in params.items() if k not in _NOT_IN_CHECKPOINT}
         return Checkpoint(self.checkpoint_dir, [type(self), own, y], X)
 
-    def _split(
-        self, n_samples: int, codes: torch.Tensor | None, seed: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows to train on, and to validate on if wanted."""
-        rows = np.arange(n_samples)
+    def _split(self, samples: Samples, seed: int) -> tuple[Samples, Samples | None]:
+        """Samples to train on, and to validate on if wanted."""
         if self.validation_fraction is None:
-            return rows, None
-        if codes is not None:
-            codes = codes.numpy()
+            return replace(samples, augment=self.augment), None
+        codes = None
+        if samples.target.ndim == 1:
+            codes = samples.target.numpy()
             rare = self.classes_[np.bincount(codes) < 2]
             if len(rare):
                 raise ValueError(
-                    "With a validation_fraction each label needs two samples or more, "
-                    "or it would be unseen in training or in validation. Got one of "
-                    f"{rare.tolist()}."
+                    "With a 'validation_fraction' every label needs at least two "
+                    "samples, otherwise it would be unseen in training or in "
+                    f"validation. Got one sample of {rare.tolist()}."
                 )
         train, valid = train_test_split(
-            rows, test_size=self.validation_fraction, stratify=codes, random_state=seed
+            samples.rows,
+            test_size=self.validation_fraction,
+            stratify=codes,
+            random_state=seed,
         )
-        return np.sort(train), np.sort(valid)
+        return (
+            replace(samples, rows=np.sort(train), augment=self.augment),
+            replace(samples, rows=np.sort(valid)),
+        )
 
     def _make_module(
         self,
         backbone: Backbone,
-        X: Any,
+        samples: Samples,
         y: np.ndarray,
-        target: torch.Tensor,
         classes: np.ndarray | None,
     ) -> TunedModule:
         """The backbone with a new head and the bound penalty."""
+        X, target = samples.X, samples.target
         n_features = backbone.transform(take_samples(X, np.arange(1))).shape[1]
         n_outputs = target.shape[1] if classes is None else len(classes)
         module = TunedModule(backbone, n_features, n_outputs)
@@ -242,7 +242,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             module.penalty = self.penalty.bind(context)
         return module
 
-    def _make_net(self, module: TunedModule, train_split: Callable | None) -> TuningNet:
+    def _make_net(self, module: TunedModule, valid: Samples | None) -> TuningNet:
         device = module.backbone.device
         optimizer = self.optimizer
         if isinstance(optimizer, str):
@@ -263,7 +263,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             callbacks=self.callbacks,
             device=str(device),
             verbose=self.verbose,
-            train_split=train_split,
+            train_split=None if valid is None else helper.predefined_split(valid),
             penalty_weight=0.0 if self.penalty is None else self.penalty.weight,
         )
         return net.initialize()

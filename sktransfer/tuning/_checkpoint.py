@@ -69,6 +69,8 @@ class Checkpoint:
 
     def save(self, net: TuningNet, seeds: Sequence[int]) -> None:
         """Write the state after an epoch; if killed, the previous file stays intact."""
+        device = net.module_.backbone.device
+        on_cuda = device.type == "cuda"
         state = {
             "seeds": [int(seed) for seed in seeds],
             "module": net.module_.state_dict(),
@@ -78,7 +80,7 @@ class Checkpoint:
             "history": json.dumps(net.history.to_list(), default=_plain),
             "stopped": net.stopped,
             "random": torch.get_rng_state(),
-            "random_cuda": _cuda_state(net.module_.backbone.device),
+            "random_cuda": torch.cuda.get_rng_state(device) if on_cuda else None,
         }
         # Threads of one process may do the same training, too.
         own = f"{os.getpid()}-{threading.get_ident()}"
@@ -124,10 +126,6 @@ class Checkpoint:
 def _plain(value: Any) -> Any:
     """A value recorded by a callback as JSON, or as text if JSON lacks its type."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _cuda_state(device: torch.device) -> torch.Tensor | None:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def _restore_best_score(callback: Any, history: list[dict]) -> None:

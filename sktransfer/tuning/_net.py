@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -49,31 +50,25 @@ def not_finite(outputs: torch.Tensor) -> np.ndarray:
     return np.flatnonzero(~torch.isfinite(outputs.detach()).all(dim=1).cpu().numpy())
 
 
+@dataclass
 class Batch:
-    """Raw samples of a batch and where they stand in the training data."""
+    """Raw samples of a batch and their positions in the data given to ``fit``."""
 
-    def __init__(self, X: Any, rows: np.ndarray):
-        self.X = X
-        self.rows = rows
+    X: Any
+    rows: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
+@dataclass(eq=False)
 class Samples(torch.utils.data.Dataset):
-    """The given rows of raw samples X and of their target, augmented if wanted."""
+    """Some rows of raw samples X and of their target, augmented if wanted."""
 
-    def __init__(
-        self,
-        X: Any,
-        target: torch.Tensor,
-        rows: np.ndarray,
-        augment: Callable[[Any], Any] | None = None,
-    ):
-        self.X = X
-        self.target = target
-        self.rows = rows
-        self.augment = augment
+    X: Any
+    target: torch.Tensor
+    rows: np.ndarray
+    augment: Callable[[Any], Any] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -92,13 +87,13 @@ class Samples(torch.utils.data.Dataset):
         return Batch(X, rows), self.target[torch.from_numpy(rows)]
 
 
+@dataclass
 class Batches:
-    """Iterator over the batches of :class:`Samples`, in torch's random order or not."""
+    """Iterator over the batches of samples, shuffled by torch's random state or not."""
 
-    def __init__(self, dataset: Samples, batch_size: int, shuffle: bool = False):
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.shuffle = shuffle
+    dataset: Samples
+    batch_size: int
+    shuffle: bool = False
 
     def __len__(self) -> int:
         return len(list(self._slices()))

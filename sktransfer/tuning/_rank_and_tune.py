@@ -104,7 +104,13 @@ def rank_and_tune(
             "several labels per sample."
         )
     if isinstance(network, str):
-        network = _find(selector, network)
+        candidates = dict(selector.extractors)
+        if network not in candidates:
+            raise ValueError(
+                "The 'network' parameter of rank_and_tune must be a str among "
+                f"{sorted(candidates)}, or a network. Got {network!r} instead."
+            )
+        network = candidates[network]
     if method in _PENALTIES:
         params["penalty"] = _PENALTIES[method](selector.teachers(k))
     elif method == "zoo-tuning":
@@ -112,16 +118,6 @@ def rank_and_tune(
     is_regression = selector.task_ == "regression"
     estimator = (FineTuneRegressor if is_regression else FineTuneClassifier)(network)
     return estimator.set_params(**params).fit(X, y), list(selector.ranking_)
-
-
-def _find(selector: ModelSelector, name: str) -> Any:
-    candidates = dict(selector.extractors)
-    if name not in candidates:
-        raise ValueError(
-            "The 'network' parameter of rank_and_tune must be a str among "
-            f"{sorted(candidates)}, or a network. Got {name!r} instead."
-        )
-    return candidates[name]
 
 
 def _alike(
