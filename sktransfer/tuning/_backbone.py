@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sktransfer import feature_extraction
 from sktransfer.feature_extraction import BaseExtractor
 from sktransfer.utils._optional import import_optional
 
@@ -16,13 +17,9 @@ torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
 
 def as_extractor(network: Any) -> BaseExtractor:
     """The extractor that a module, a factory or an import name stands for."""
-    # At the top it would ask for the wrong extra where there is no torch.
-    from sktransfer.feature_extraction import (
-        BaseNetworkExtractor,
-        TorchFeatureExtractor,
-    )
-
-    if isinstance(network, BaseNetworkExtractor):
+    # Names that need torch are looked up late: imported above, they would ask for the
+    # wrong extra where it is missing.
+    if isinstance(network, feature_extraction.BaseNetworkExtractor):
         return network
     if isinstance(network, BaseExtractor) or not (
         callable(network) or isinstance(network, str)
@@ -32,7 +29,7 @@ def as_extractor(network: Any) -> BaseExtractor:
             "torch.nn.Module, or a factory or import name that makes one. Got "
             f"{network!r} instead."
         )
-    return TorchFeatureExtractor(network)
+    return feature_extraction.TorchFeatureExtractor(network)
 
 
 def make_backbone(network: Any, *, batch_size: int, device: str) -> Backbone:

@@ -8,6 +8,7 @@ from typing import Any
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from sktransfer import feature_extraction
 from sktransfer.feature_extraction import BaseExtractor
 from sktransfer.model_selection import ModelSelector
 from sktransfer.tuning._backbone import as_extractor
@@ -124,13 +125,11 @@ def _alike(
     selector: ModelSelector, network: BaseExtractor, k: int
 ) -> list[tuple[Any, Any]]:
     """The k best teachers that have the structure of the network, except itself."""
-    from sktransfer.feature_extraction import BaseNetworkExtractor
-
     module, head = network.load_module(), network.source_head
     alike = [
         (extractor, logme)
         for extractor, logme in selector.teachers(len(selector.ranking_))
-        if isinstance(extractor, BaseNetworkExtractor)
+        if isinstance(extractor, feature_extraction.BaseNetworkExtractor)
         and extractor.fingerprint() != network.fingerprint()
         and structural_difference(module, extractor.load_module(), head) is None
     ]

@@ -149,17 +149,14 @@ class ZooTuning(BaseEstimator):
                     "of any structure."
                 )
             sources.append(source)
-        mixed = {
-            name: MixedLayer(
+        for name in layers:
+            mixed = MixedLayer(
                 [source.get_submodule(name) for source in sources],
                 initial_weight=self.initial_weight,
                 align=self.align,
                 lite=self.lite,
             )
-            for name in layers
-        }
-        for name, layer in mixed.items():
-            module.set_submodule(name, layer)
+            module.set_submodule(name, mixed)
         kind = _LiteBackbone if self.lite else Backbone
         return kind(network, module, batch_size=batch_size, device=device)
 
@@ -208,17 +205,16 @@ def structural_difference(
     Conv1d(4, 3, kernel_size=(3,), stride=(1,)) as layer '0', where the network has
     Conv1d(4, 2, kernel_size=(3,), stride=(1,))
     """
-    nothing = (None, None)
-    for (name, layer), (other_name, other) in zip_longest(
-        _described(network, head), _described(source, head), fillvalue=nothing
-    ):
-        if (name, layer) == (other_name, other):
+    pairs = zip_longest(_described(network, head), _described(source, head))
+    for own, other in pairs:
+        if own == other:
             continue
-        if name == other_name:
-            return f"{other} as layer {name!r}, where the network has {layer}"
-        if other_name is None:
-            return f"no layer {name!r}, where the network has {layer}"
-        return f"{other} as layer {other_name!r}, which the network does not have there"
+        if other is None:
+            return "no layer {!r}, where the network has {}".format(*own)
+        name, layer = other
+        if own is None or own[0] != name:
+            return f"{layer} as layer {name!r}, which the network does not have there"
+        return f"{layer} as layer {name!r}, where the network has {own[1]}"
     return None
 
 

@@ -47,18 +47,16 @@ class PenaltyContext:
     Examples
     --------
     >>> import numpy as np, torch
-    >>> from sktransfer.tuning import FeatureDistillation, PenaltyContext
-    >>> from sktransfer.linear_model import LogMEClassifier
-    >>> from sklearn.preprocessing import FunctionTransformer
-    >>> X = np.ones((4, 3), dtype=np.float32)
+    >>> from sktransfer.tuning import PenaltyContext
+    >>> network = torch.nn.Linear(3, 2)
     >>> context = PenaltyContext(
-    ...     module=torch.nn.Identity(), start={}, X=X, y=np.arange(4) % 2,
+    ...     module=network,
+    ...     start={n: w.detach().clone() for n, w in network.named_parameters()},
+    ...     X=np.ones((4, 3), dtype=np.float32), y=np.arange(4) % 2,
     ...     classes=np.arange(2), features=lambda X: X, precompute=True,
     ... )
-    >>> teacher = FunctionTransformer(np.square)
-    >>> penalty = FeatureDistillation([(teacher, LogMEClassifier())])
-    >>> penalty.bind(context).project
-    Linear(in_features=3, out_features=3, bias=False)
+    >>> list(context.start)
+    ['weight', 'bias']
     """
 
     module: torch.nn.Module

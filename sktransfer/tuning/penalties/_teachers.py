@@ -24,22 +24,7 @@ class TeacherPenalty(BasePenalty):
     }
 
     def check(self, y: np.ndarray, classes: np.ndarray | None) -> None:
-        """Raise an error if parameters or teachers are not valid.
-
-        Parameters
-        ----------
-        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-            Labels or numbers.
-        classes : ndarray of shape (n_classes,) or None
-            The sorted labels; None for regression.
-
-        Raises
-        ------
-        ValueError
-            If there is no teacher, or a teacher does not suit the task.
-        TypeError
-            If a teacher is not an (extractor, LogME) tuple, or is for another task.
-        """
+        """Raise an error if parameters or teachers are not valid."""
         super().check(y, classes)
         check_teachers(self.teachers)
 
