@@ -8,11 +8,7 @@ costs nothing and needs none of them.
 from __future__ import annotations
 
 from sktransfer.feature_extraction._base import BaseExtractor, Extraction
-from sktransfer.feature_extraction._samples import (
-    check_samples,
-    read_samples,
-    take_samples,
-)
+from sktransfer.feature_extraction._samples import check_samples, take_samples
 from sktransfer.feature_extraction._tokens import flatten_tokens
 from sktransfer.utils._optional import lazy_exports
 
@@ -33,7 +29,6 @@ __all__ = [
     "TransformersFeatureExtractor",
     "check_samples",
     "flatten_tokens",
-    "read_samples",
     "take_samples",
 ]
 

@@ -15,7 +15,8 @@ from sklearn.utils.metaestimators import available_if
 
 from sktransfer.feature_extraction._collect import collect
 from sktransfer.feature_extraction._fingerprint import digest
-from sktransfer.feature_extraction._samples import check_samples
+from sktransfer.feature_extraction._samples import check_samples, read_samples
+from sktransfer.feature_extraction._tokens import split_tokens
 from sktransfer.utils._array_api import get_namespace
 
 
@@ -131,8 +132,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Raises
         ------
         ValueError
-            If source probabilities are asked for and there are none, or for the
-            reasons that :meth:`iter_extract` names.
+            If source probabilities are asked for and there are none, or for the reasons
+            that :meth:`iter_extract` names.
         """
 
     @abstractmethod
@@ -186,24 +187,19 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
         A subclass that has source probabilities overrides this method, and returns
         where it can give them.
-
-        Raises
-        ------
-        ValueError
-            If there are none.
         """
         raise ValueError(f"{type(self).__name__} has no source probabilities.")
 
     def pin_weights(self, pinned: str | None = None) -> None:
         """Make later loads of the weights fail if these have changed.
 
-        Does nothing for an extractor without weights to load.
+        An extractor without weights to load has nothing to pin.
 
         Parameters
         ----------
         pinned : str, default=None
-            The `pinned_weights` of another extractor. None pins the weights loaded
-            now, or those of the next load.
+            The `pinned_weights` of another extractor. None pins the weights loaded now,
+            or those of the next load.
         """
 
     @property
@@ -247,12 +243,13 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         features : ndarray of shape (n_samples, n_features)
-            Float32 features.
+            Float32 features. Where ``gives_tokens`` is True, an array of objects: for
+            each sample an array (n_parts, n_features).
         """
         extraction = self.extract(X)
         widths = {name: f.shape[1] for name, f in extraction.features.items()}
         self._cache()["widths"] = widths
-        return extraction.joined
+        return self._per_sample(extraction.joined, X)
 
     def transform_layers(self, X: Any) -> dict[str, np.ndarray]:
         """Features of each layer, from one pass over the samples.
@@ -265,9 +262,10 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         features : dict of str to ndarray of shape (n_samples, n_features)
-            Float32 features by the name of their layer.
+            What :meth:`transform` returns, by the name of the layer.
         """
-        return self.extract(X).features
+        layers = self.extract(X).features
+        return {name: self._per_sample(rows, X) for name, rows in layers.items()}
 
     @available_if(_offers_source_proba)
     def source_proba(self, X: Any) -> np.ndarray:
@@ -386,6 +384,12 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         if params:
             self._cache().pop("widths", None)  # of the features as they were
         return super().set_params(**params)
+
+    def _per_sample(self, rows: Any, X: Any) -> Any:
+        if not self.gives_tokens:
+            return rows
+        X, n_samples = check_samples(X, self)
+        return split_tokens(rows, read_samples(X, 0, n_samples))
 
     def _cache(self) -> dict[str, Any]:
         """What was derived from the parameters so far; no part of the state."""

@@ -21,18 +21,9 @@ transformers = import_optional("transformers", extra="text", needed_by=_NAME)
 
 
 class Source(NamedTuple):
-    """Where a model is kept.
+    """Where a model is kept: a name on the hub (and revision), or a folder.
 
-    Attributes
-    ----------
-    name : str
-        On the hub, or a folder.
-
-    revision : str or None
-        On the hub.
-
-    subfolder : str
-        Where sentence-transformers has put it; empty if it is at the top.
+    The subfolder is where sentence-transformers has put it; empty if there is none.
     """
 
     name: str
@@ -113,31 +104,7 @@ def n_positions(stack: torch.nn.Module) -> int | None:
 
 
 def layer_names(layer: int | str | Sequence[int | str], n_layers: int) -> list[str]:
-    """The layers asked for as `Layers` takes them, by their indices from 0.
-
-    Parameters
-    ----------
-    layer : int, str or sequence of them
-        See :class:`TransformersFeatureExtractor`.
-
-    n_layers : int
-        How many the model has above its embeddings.
-
-    Returns
-    -------
-    names : list of str
-
-    Raises
-    ------
-    ValueError
-        If a layer is not there.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction._language_models import layer_names
-    >>> layer_names([0, -1, "mean", "mean(-2, -1)"], 12)
-    ['0', '12', 'mean', 'mean(11, 12)']
-    """
+    """The layers asked for as `Layers` takes them: ``[-1]`` is ``['12']`` of 12."""
 
     def expand(entry: int | str) -> list[str]:
         if entry == "*":
@@ -168,13 +135,8 @@ def layer_names(layer: int | str | Sequence[int | str], n_layers: int) -> list[s
 class TokenBatch(NamedTuple):
     """What a model reads in one forward pass, and where the features are.
 
-    Attributes
-    ----------
-    tensors : dict of str to Tensor of shape (n_texts, n_tokens)
-        Padded on the right, with the attention mask.
-
-    words : Tensor of shape (2, n_words) or None
-        Row and column of the tokens to take.
+    The tensors (n_texts, n_tokens) are padded on the right, with the attention mask.
+    `words` (2, n_words) are row and column of the tokens to take, or None.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -223,15 +185,7 @@ class TokenBatch(NamedTuple):
 class HiddenStates(torch.nn.Module):
     """A language model whose hidden states pass by as submodules "0", "1", ....
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-
-    indices : collection of int
-        The hidden states that are wanted.
-
-    with_head : bool
-        Whether the head is to run as well; its logits pass by as "logits".
+    With `with_head` its head runs as well, and its logits pass by as "logits".
     """
 
     def __init__(self, model: torch.nn.Module, indices: Iterable[int], with_head: bool):

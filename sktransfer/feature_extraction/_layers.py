@@ -29,32 +29,14 @@ class Tap(NamedTuple):
 class Layers:
     """The layers that `layer` and `source_head` ask for, found in a module.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The module to look in.
-
-    layer : None, str or sequence of str
-        See :class:`TorchFeatureExtractor`.
-
-    source_head : str or None
-        See :class:`TorchFeatureExtractor`.
-
-    source_proba : bool, default=False
-        Whether the source probabilities are wanted too.
-
     Attributes
     ----------
     plan : dict of str to tuple of str
         The layers that each result is the mean of: a plain layer's is itself alone.
 
     taps : dict of str to Tap
-        Where to find each layer that the plan needs, and the source logits.
-
-    Raises
-    ------
-    ValueError
-        If a layer is not there, naming those that are, the closest first.
+        Where to find each layer that the plan needs, and the source logits if they
+        are wanted.
     """
 
     def __init__(
@@ -174,30 +156,9 @@ def run_with_taps(
 ) -> dict[str, torch.Tensor]:
     """Run one forward pass, and reduce the tensor at each tap as it passes by.
 
-    Reducing at once keeps no large activation alive, and sees it before a later layer
-    can change it in place.
-
-    Parameters
-    ----------
-    call : callable
-        Runs the module.
-
-    taps : mapping of str to Tap
-        Where to take tensors.
-
-    reduce : callable
-        Makes, of the tap's name and tensor, what is kept.
-
-    Returns
-    -------
-    seen : dict of str to Tensor
-        What `reduce` returned, by the tap's name. Where a submodule runs more than
-        once, its last run counts.
-
-    Raises
-    ------
-    ValueError
-        If a submodule did not run.
+    `reduce(name, tensor)` at once keeps no large activation alive, and sees it before
+    a later layer can change it in place. Where a submodule runs more than once, its
+    last run counts; a ValueError says if one did not run.
     """
     seen = {}
 
@@ -242,33 +203,11 @@ def first_tensor(value: Any, name: str) -> torch.Tensor:
 def pool(
     tensor: torch.Tensor, how: str | Callable[..., torch.Tensor], batch: Any = None
 ) -> torch.Tensor:
-    """Pool a layer's output to float32 features.
+    """Pool a layer to float32 features (n, n_features), in memory of their own.
 
-    Parameters
-    ----------
-    tensor : Tensor of shape (n, ...)
-        Two axes pass through. Of three, (n, tokens, features), the last holds the
-        features; of four and more, (n, features, height, width), the second does.
-
-    how : {"mean", "max", "flatten"} or callable
-        How to pool over the remaining axes.
-
-    batch : object, default=None
-        What went into the module, for a callable that takes two arguments.
-
-    Returns
-    -------
-    features : Tensor of shape (n, n_features)
-        Does not share memory with `tensor`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sktransfer.feature_extraction._layers import pool
-    >>> pool(torch.ones(2, 3, 5, 5), "mean").shape
-    torch.Size([2, 3])
-    >>> pool(torch.ones(2, 7, 3), "max").shape
-    torch.Size([2, 3])
+    Outputs with two axes pass through. Of three, (n, tokens, features), the last holds
+    the features; of four and more, (n, features, height, width), the second does. A
+    callable that takes two arguments gets the batch, too.
     """
     own, tensor = tensor, tensor.to(torch.float32)
     n_axes = tensor.ndim

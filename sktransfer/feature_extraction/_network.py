@@ -171,28 +171,16 @@ class BaseNetworkExtractor(BaseExtractor):
 
     @abstractmethod
     def make_module(self) -> torch.nn.Module:
-        """Make the torch module, with its weights.
+        """Make the torch module, with its weights, on the CPU.
 
-        Called by :meth:`load_module`, unless `network` is a module.
-
-        Returns
-        -------
-        module : torch.nn.Module
-            On the CPU.
+        :meth:`load_module` calls it, unless `network` is a module.
         """
 
     def load_module(self) -> torch.nn.Module:
         """Return the torch module, made at the first call and kept.
 
-        Returns
-        -------
-        module : torch.nn.Module
-            `network` itself where that is a module, converted as `dtype` asks.
-
-        Raises
-        ------
-        ValueError
-            If it cannot be made, or has other weights than those pinned.
+        Where `network` is a module, it is that one, converted as `dtype` asks. A
+        ValueError says if it has other weights than those pinned.
         """
         if isinstance(self.network, torch.nn.Module):
             return self._in_dtype(self.network)
@@ -216,7 +204,7 @@ class BaseNetworkExtractor(BaseExtractor):
         Parameters
         ----------
         module : torch.nn.Module
-            Of the structure of the extractor's own.
+            Of the structure of the extractor's own. It is not copied.
 
         **params : dict
             Parameters to set in the copy.
@@ -224,8 +212,8 @@ class BaseNetworkExtractor(BaseExtractor):
         Returns
         -------
         extractor : BaseNetworkExtractor
-            It runs `module`, which is not copied. Where `network` is not a module,
-            clones and pickles of it load the original again.
+            It runs `module`. Unless `network` is a module, its clones and pickles load the
+            original again.
         """
         copied = copy.copy(self).set_params(**params)
         if isinstance(self.network, torch.nn.Module):
@@ -234,17 +222,7 @@ class BaseNetworkExtractor(BaseExtractor):
         return copied
 
     def find_device(self) -> torch.device:
-        """Return the torch device that `device` names.
-
-        Returns
-        -------
-        device : torch.device
-
-        Raises
-        ------
-        ValueError
-            If it is not available.
-        """
+        """Return the torch device that `device` names; a ValueError if there is none."""
         if self.device == "auto":
             if torch.cuda.is_available():
                 return torch.device("cuda")
@@ -280,11 +258,6 @@ class BaseNetworkExtractor(BaseExtractor):
 
         layers : object
             The layers in it, for :meth:`run_batch`.
-
-        Raises
-        ------
-        ValueError
-            If a layer does not exist; the message names those that do.
         """
         return module, Layers(
             module, self.layer, self.source_head, source_proba=source_proba
@@ -298,13 +271,13 @@ class BaseNetworkExtractor(BaseExtractor):
         Parameters
         ----------
         X : array, tensor, list or Dataset
-            The samples.
+            The samples, as :func:`check_samples` returns them.
 
         module : torch.nn.Module
             The module that they are for.
 
         device : torch.device
-            Where they are to be.
+            Where to move them.
 
         Yields
         ------
@@ -327,20 +300,9 @@ class BaseNetworkExtractor(BaseExtractor):
             )
 
     def forward(self, module: torch.nn.Module, inputs: Any) -> Any:
-        """Call the module on a batch.
+        """Call the module, as :meth:`find_layers` returns it, on a batch of inputs.
 
-        Parameters
-        ----------
-        module : torch.nn.Module
-            The first of what :meth:`find_layers` returns.
-
-        inputs : object
-            The second of what :meth:`iter_batches` yields.
-
-        Returns
-        -------
-        output : object
-            What the module returns.
+        Mappings are passed as keyword arguments, lists and tuples as arguments.
         """
         if isinstance(inputs, Mapping):
             return module(**inputs)
@@ -349,20 +311,9 @@ class BaseNetworkExtractor(BaseExtractor):
         return module(inputs)
 
     def pool(self, tensor: torch.Tensor, inputs: Any) -> torch.Tensor:
-        """Pool a layer's output to features.
+        """Pool a layer's output to float32 features of shape (n_samples, n_features).
 
-        Parameters
-        ----------
-        tensor : Tensor
-            The output of the layer.
-
-        inputs : object
-            What went into the module.
-
-        Returns
-        -------
-        features : Tensor of shape (n_samples, n_features)
-            Of type float32; shares no memory with `tensor`.
+        They must share no memory with `tensor`. `inputs` went into the module.
         """
         return pool(tensor, self.pooling, inputs)
 
@@ -380,11 +331,17 @@ class BaseNetworkExtractor(BaseExtractor):
 
         Parameters
         ----------
-        running, layers : Module, object
-            What :meth:`find_layers` returns.
+        running : torch.nn.Module
+            What to run, from :meth:`find_layers`.
 
-        rows, inputs : slice or ndarray of int, object
-            What :meth:`iter_batches` yields.
+        inputs : object
+            The batch, from :meth:`iter_batches`.
+
+        layers : object
+            From :meth:`find_layers`.
+
+        rows : slice or ndarray of int
+            From :meth:`iter_batches`.
 
         device : torch.device
             Where both are.
@@ -395,12 +352,8 @@ class BaseNetworkExtractor(BaseExtractor):
         Returns
         -------
         extraction : Extraction
-            Float32 tensors of the rows, on the device.
-
-        Raises
-        ------
-        ValueError
-            If the module fails, or a layer cannot be pooled to one row per sample.
+            Float32 tensors on the device: the features, by layer, and the source
+            probabilities if `layers` was asked for them.
         """
         if isinstance(rows, slice):
             rows = range(rows.start, rows.stop)
@@ -444,7 +397,6 @@ class BaseNetworkExtractor(BaseExtractor):
         return layers.collect(seen)
 
     def check_source_proba(self) -> None:
-        """Raise a ValueError where `source_head` names no source of probabilities."""
         if self.source_head is None:
             raise ValueError(
                 "Source probabilities need the 'source_head' parameter of "
@@ -453,14 +405,6 @@ class BaseNetworkExtractor(BaseExtractor):
             )
 
     def pin_weights(self, pinned: str | None = None) -> None:
-        """Make later loads of the module fail if it has other weights.
-
-        Parameters
-        ----------
-        pinned : str, default=None
-            The `pinned_weights` of another extractor. None pins the weights loaded
-            now, or those of the next load.
-        """
         cache = self._cache()
         cache["weights"] = pinned or cache.get(
             "weights"
@@ -470,46 +414,18 @@ class BaseNetworkExtractor(BaseExtractor):
 
     @property
     def pinned_weights(self) -> str | None:
-        """Digest of the weights that :meth:`pin_weights` has pinned, or None."""
         return self._cache().get("weights")
 
     def release(self) -> None:
-        """Free the module that was loaded; the next use makes it again."""
         self._derived = self._without_module()
 
     def select_layer(self, name: str) -> BaseNetworkExtractor:
-        """Copy the extractor, restricted to one of its layers.
-
-        Parameters
-        ----------
-        name : str
-            A key of what :meth:`transform_layers` returns.
-
-        Returns
-        -------
-        extractor : BaseNetworkExtractor
-            A copy with `layer` set. It shares the module, whether that was given as a
-            parameter or loaded since.
-        """
         if name == "mean" and not isinstance(self.layer, str):
             others = [entry for entry in map(str, self.layer) if entry != "mean"]
             name = f"mean({', '.join(e for e in others if not e.startswith('mean('))})"
         return super().select_layer(name)
 
     def set_params(self, **params: Any) -> BaseNetworkExtractor:
-        """Set the parameters; see :meth:`sklearn.base.BaseEstimator.set_params`.
-
-        Parameters
-        ----------
-        **params : dict
-            Parameters of the extractor. One that is not in `not_in_module` frees the
-            module that was made, and its pinned weights.
-
-        Returns
-        -------
-        self : object
-            The extractor itself.
-        """
         if not self.not_in_module.issuperset(params):
             self._cache().pop("module", None)
             self._cache().pop("weights", None)

@@ -22,7 +22,7 @@ def check_samples(X: Any, estimator: object) -> tuple[Any, int]:
     Parameters
     ----------
     X : array, tensor, sequence, data frame or map-style dataset
-        One item, or one row, a sample.
+        One item, or one row, per sample.
 
     estimator : object
         Named in the errors.
@@ -76,35 +76,11 @@ def check_samples(X: Any, estimator: object) -> tuple[Any, int]:
 def read_samples(
     X: Any, start: int, stop: int, preprocess: Callable | None = None
 ) -> list:
-    """Samples ``start`` to ``stop - 1`` one by one, preprocessed.
+    """Read samples ``start`` to ``stop - 1`` one by one, preprocessed.
 
-    Parameters
-    ----------
-    X : array, tensor, sequence or map-style dataset
-        As :func:`check_samples` returns it. Where a dataset gives tuples such as
-        (x, y), x is the sample.
-
-    start, stop : int
-        The samples to read.
-
-    preprocess : callable, default=None
-        Applied to each sample.
-
-    Returns
-    -------
-    samples : list
-        The ``stop - start`` samples.
-
-    Raises
-    ------
-    ValueError
-        If a sample cannot be read or preprocessed; names it, by path if it is one.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction import read_samples
-    >>> read_samples([1, 4, 9, 16], 1, 3, preprocess=str)
-    ['4', '9']
+    X is as :func:`check_samples` returns it. Where a dataset gives tuples such as (x, y),
+    x is the sample. A ValueError names a sample that cannot be read or preprocessed, by
+    path if it is one.
     """
     is_dataset = not is_array(X) and not isinstance(X, (list, tuple))
     samples = []

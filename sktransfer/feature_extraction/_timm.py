@@ -161,18 +161,6 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
         return next(name for name, part in module.named_modules() if part is head)
 
     def make_module(self) -> torch.nn.Module:
-        """Make the network with timm.
-
-        Returns
-        -------
-        module : torch.nn.Module
-            Made anew by each call; :meth:`load_module` keeps it.
-
-        Raises
-        ------
-        ValueError
-            If timm knows no network of this name, or the checkpoint does not fit.
-        """
         config = self._find_config()
         kwargs = dict(self.model_kwargs or {})
         if self.image_size is not None and getattr(config, "fixed_input_size", False):
@@ -205,7 +193,6 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
             ) from error
 
     def forward(self, module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-        """Call the network on a batch; see :meth:`BaseNetworkExtractor.forward`."""
         heads = getattr(module, _Heads.NAME, None)
         if heads is None:
             return module(inputs)
@@ -215,7 +202,6 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
         )
 
     def pool(self, tensor: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-        """Pool a layer to features; see :meth:`BaseNetworkExtractor.pool`."""
         if tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2] != tensor.shape[3]:
             tensor = tensor.permute(0, 3, 1, 2)  # the channels stood last
         return super().pool(tensor, inputs)
@@ -238,7 +224,6 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
         )
 
     def check_source_proba(self) -> None:
-        """Raise a ValueError where the network has no pre-trained classifier."""
         own = (self._find_config() or self.load_module()).num_classes
         asked = (self.model_kwargs or {}).get("num_classes", own)
         if asked == 0:

@@ -169,21 +169,6 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
         self.dtype = dtype
 
     def make_module(self) -> torch.nn.Module:
-        """Make the module that `network` names or makes.
-
-        Returns
-        -------
-        module : torch.nn.Module
-            Made anew by each call; :meth:`load_module` keeps it.
-
-        Raises
-        ------
-        ValueError
-            If `network` is no import name.
-
-        TypeError
-            If it makes something else.
-        """
         factory = self.network
         if isinstance(factory, str):
             factory = _import_factory(factory)

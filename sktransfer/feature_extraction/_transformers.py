@@ -35,7 +35,6 @@ from sktransfer.feature_extraction._samples import check_samples, read_samples
 from sktransfer.feature_extraction._tokens import (
     check_texts,
     make_windows,
-    split_tokens,
 )
 from sktransfer.utils._exclusive import exclusive
 
@@ -237,68 +236,9 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
                 yield np.concatenate(found), batch
                 del batch
 
-    def transform(self, X: Any) -> np.ndarray:
-        """Features of the texts; those of several layers side by side, in order.
-
-        Parameters
-        ----------
-        X : list, array, Series or Dataset of n_samples texts
-            See :meth:`extract`.
-
-        Returns
-        -------
-        features : ndarray of shape (n_samples, n_features)
-            Float32 features. With ``pooling="tokens"`` an array of objects: for each
-            sentence the features of its words, of shape (n_words, n_features).
-        """
-        features = super().transform(X)
-        return split_tokens(features, self._read(X)) if self.gives_tokens else features
-
-    def transform_layers(self, X: Any) -> dict[str, np.ndarray]:
-        """Features of each layer, from one pass over the texts.
-
-        Parameters
-        ----------
-        X : list, array, Series or Dataset of n_samples texts
-            See :meth:`extract`.
-
-        Returns
-        -------
-        features : dict of str to ndarray
-            What :meth:`transform` gives, by the index of the layer.
-        """
-        layers = super().transform_layers(X)
-        if not self.gives_tokens:
-            return layers
-        texts = self._read(X)
-        return {name: split_tokens(flat, texts) for name, flat in layers.items()}
-
     def find_layers(
         self, module: torch.nn.Module, *, source_proba: bool = False
     ) -> tuple[torch.nn.Module, Layers]:
-        """Find the hidden states that `layer` names.
-
-        Parameters
-        ----------
-        module : transformers.PreTrainedModel
-            As :meth:`load_module` returns it, or another one of its structure.
-
-        source_proba : bool, default=False
-            Whether the source probabilities are wanted too.
-
-        Returns
-        -------
-        running : torch.nn.Module
-            A wrapper that runs `module`.
-
-        layers : object
-            The layers in it, for :meth:`run_batch`.
-
-        Raises
-        ------
-        ValueError
-            If a layer does not exist.
-        """
         names = layer_names(self.layer, stack_of(module).config.num_hidden_layers)
         indices = {int(i) for name in names for i in re.findall(r"\d+", name)}
         states = HiddenStates(module, indices, source_proba)
@@ -308,27 +248,6 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
     def iter_batches(
         self, X: Any, module: torch.nn.Module, device: torch.device
     ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-        """Read the texts in batches of similar length, the longest first.
-
-        Parameters
-        ----------
-        X : list of texts, or of sentences
-            The samples.
-
-        module : transformers.PreTrainedModel
-            The model that they are for.
-
-        device : torch.device
-            Where they are to be.
-
-        Yields
-        ------
-        rows : ndarray of int
-            The texts, or words, of the batch.
-
-        inputs : TokenBatch
-            Their tokens.
-        """
         make = self._word_batches if self.gives_tokens else self._text_batches
         return make(self._read(X), module, device)
 
@@ -416,27 +335,11 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
         )
 
     def pool(self, tensor: torch.Tensor, inputs: TokenBatch) -> torch.Tensor:
-        """Pool hidden states to features; see :meth:`BaseNetworkExtractor.pool`."""
         return inputs.pool(tensor, self.pooling)
 
     # Loading.
 
     def make_module(self) -> torch.nn.Module:
-        """Load the model, with its classification head if it has one.
-
-        Returns
-        -------
-        module : transformers.PreTrainedModel
-            Loaded anew by each call; :meth:`load_module` keeps it.
-
-        Raises
-        ------
-        OSError
-            If it is not there.
-
-        ValueError
-            If it needs Python code of its own.
-        """
         source = Source.find(os.fspath(self.network), self.revision)
         config = source.load(transformers.AutoConfig)
         with_head = has_classifier(config.architectures or ())
@@ -451,18 +354,7 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
         return model
 
     def load_tokenizer(self) -> Any:
-        """Return the tokenizer, loaded at the first call and kept.
-
-        Returns
-        -------
-        tokenizer : transformers tokenizer
-            `tokenizer` itself, or that of `network`.
-
-        Raises
-        ------
-        ValueError
-            If it is not known which.
-        """
+        """Return the tokenizer, `tokenizer` or that of `network`, loaded once."""
         given = self.tokenizer
         if given is None and isinstance(self.network, torch.nn.Module):
             raise ValueError(
@@ -498,7 +390,6 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
         return min((n for n in limits if n is not None and n < 1e9), default=None)
 
     def check_source_proba(self) -> None:
-        """Raise a ValueError where the model does not classify texts."""
         if self.gives_tokens:
             raise ValueError(
                 "Source probabilities are of texts, but with pooling='tokens' the "
