@@ -63,7 +63,7 @@ _PARTS = {
 
 
 class UndigestibleError(TypeError):
-    """A value cannot be told by its content, so nothing can be kept under its name."""
+    """A value cannot be identified by its content, so it cannot be a cache key."""
 
 
 def digest(value: Any, *, with_files: bool = False) -> str:
@@ -305,8 +305,8 @@ class _Hasher:
         torch = sys.modules["torch"]
         if isinstance(value, torch.jit.ScriptModule):
             raise UndigestibleError(
-                "Cannot make a fingerprint of a TorchScript module, whose code and "
-                "constants are not at hand."
+                "Cannot make a fingerprint of a TorchScript module: its code and "
+                "constants are not accessible."
             )
         compiled = sys.modules.get("torch._dynamo.eval_frame")
         if compiled is not None and isinstance(value, compiled.OptimizedModule):
@@ -344,8 +344,8 @@ class _Hasher:
                 found = None
             if found is not value:  # as of np.frompyfunc, whose function is not at hand
                 raise UndigestibleError(
-                    f"Cannot make a fingerprint of {value!r}: there is nothing of the "
-                    f"name {reduced!r} to find it by."
+                    f"Cannot make a fingerprint of {value!r}: it is not found by its "
+                    f"name {reduced!r}."
                 )
             self._feed_all([type(value).__module__, reduced])
             return
@@ -390,8 +390,8 @@ def _digest_dataset(X: Any) -> str:
     for i, own in first.items():
         if read(i) != own:
             raise UndigestibleError(
-                f"{type(X).__name__} gives another sample {i} each time it is read, "
-                "as random augmentation does."
+                f"{type(X).__name__} returns a different sample {i} at each read, as "
+                "with random augmentation."
             )
     return hasher.hexdigest()
 
