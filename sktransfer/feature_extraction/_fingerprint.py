@@ -40,31 +40,30 @@ _BYTES = 2**24  # of an array that are copied at a time, where they must be
 
 # What a torch module holds besides its attributes: its tensors, parts and hooks, which
 # are taken in one by one, and how it is trained, saved and loaded.
-_NOT_AN_ATTRIBUTE = {
-    "name_or_path",
-    "training",
-    "_buffers",
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_modules",
-    "_parameters",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_compiled_call_impl",
-    "_forward_hooks_always_called",
-    "_forward_hooks_with_kwargs",
-    "_forward_pre_hooks_with_kwargs",
-    "_is_full_backward_hook",
-    "_load_state_dict_post_hooks",
-    "_load_state_dict_pre_hooks",
-    "_non_persistent_buffers_set",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
+_NOT_AN_ATTRIBUTE = frozenset(
+    """
+    name_or_path training _buffers _forward_hooks _forward_pre_hooks _modules
+    _parameters _backward_hooks _backward_pre_hooks _compiled_call_impl
+    _forward_hooks_always_called _forward_hooks_with_kwargs
+    _forward_pre_hooks_with_kwargs _is_full_backward_hook
+    _load_state_dict_post_hooks _load_state_dict_pre_hooks
+    _non_persistent_buffers_set _state_dict_hooks _state_dict_pre_hooks
+    """.split()
+)
+# What tells a callable or descriptor of these kinds.
+_PARTS = {
+    MethodType: ("__self__", "__name__"),
+    functools.partial: ("func", "args", "keywords"),
+    property: ("fget", "fset", "fdel"),
+    classmethod: ("__func__",),
+    staticmethod: ("__func__",),
+    functools.cached_property: ("func",),
+    functools._lru_cache_wrapper: ("__wrapped__",),
 }
 
 
 class UndigestibleError(TypeError):
-    """A value cannot be told by its content, so nothing can be kept under its name."""
+    """A value cannot be identified by its content, so it cannot be a cache key."""
 
 
 def digest(value: Any, *, with_files: bool = False) -> str:
@@ -129,8 +128,8 @@ def digest_each(X: Any, rows: Sequence[int]) -> list[str]:
         for k in {len(rows) * k // 8 for k in range(8)} if len(rows) else ():
             if _digest_item(X, rows[k]) != digests[k]:
                 raise UndigestibleError(
-                    f"{type(X).__name__} gives another sample {rows[k]} each time it "
-                    "is read, as random augmentation does."
+                    f"{type(X).__name__} returns a different sample {rows[k]} at each "
+                    "read, as with random augmentation."
                 )
         return digests
     kind = X.dtype.kind if isinstance(X, np.ndarray) else None
@@ -266,27 +265,15 @@ class _Hasher:
                 self._feed(key)
                 self._feed(value[key])
             self._put("end")
-        elif isinstance(value, MethodType) or self._is_method(value):
+        elif self._is_method(value):  # in C
             self._put("method")
             self._feed_all([value.__self__, value.__name__])
         elif isinstance(value, CodeType):
             self._put("code")
             self._feed_all(code_parts(value))
-        elif isinstance(value, functools.partial):
-            self._put("partial")
-            self._feed_all([value.func, value.args, value.keywords])
-        elif isinstance(value, property):
-            self._put("property")
-            self._feed_all([value.fget, value.fset, value.fdel])
-        elif isinstance(value, (classmethod, staticmethod)):
-            self._put(kind.__name__)
-            self._feed(value.__func__)
-        elif isinstance(value, functools.cached_property):
-            self._put("cached_property")
-            self._feed(value.func)
-        elif isinstance(value, functools._lru_cache_wrapper):
-            self._put("cache")
-            self._feed(value.__wrapped__)
+        elif own := next((k for k in _PARTS if isinstance(value, k)), None):
+            self._put(own.__name__)
+            self._feed_all([getattr(value, name) for name in _PARTS[own]])
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
             self._feed_array(value)
         elif not self._feed_of_library(value):
@@ -355,8 +342,8 @@ class _Hasher:
         torch = sys.modules["torch"]
         if isinstance(value, torch.jit.ScriptModule):
             raise UndigestibleError(
-                "Cannot make a fingerprint of a TorchScript module, whose code and "
-                "constants are not at hand."
+                "Cannot make a fingerprint of a TorchScript module: its code and "
+                "constants are not accessible."
             )
         compiled = sys.modules.get("torch._dynamo.eval_frame")
         if compiled is not None and isinstance(value, compiled.OptimizedModule):
@@ -394,8 +381,8 @@ class _Hasher:
                 found = None
             if found is not value:  # as of np.frompyfunc, whose function is not at hand
                 raise UndigestibleError(
-                    f"Cannot make a fingerprint of {value!r}: there is nothing of the "
-                    f"name {reduced!r} to find it by."
+                    f"Cannot make a fingerprint of {value!r}: it is not found by its "
+                    f"name {reduced!r}."
                 )
             self._feed_all([type(value).__module__, reduced])
             return

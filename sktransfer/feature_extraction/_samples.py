@@ -24,7 +24,6 @@ def check_samples(X: Any, estimator: object) -> tuple[Any, int]:
     ----------
     X : array, tensor, sequence, data frame or map-style dataset
         One item, or one row, per sample.
-
     estimator : object
         Named in the errors.
 
@@ -32,7 +31,6 @@ def check_samples(X: Any, estimator: object) -> tuple[Any, int]:
     -------
     X : array, tensor, list or dataset
         Data frames become arrays; arrays of objects or text become lists.
-
     n_samples : int
         At least 1.
 
@@ -40,7 +38,6 @@ def check_samples(X: Any, estimator: object) -> tuple[Any, int]:
     ------
     TypeError
         If X is a single sample, has no length or is sparse.
-
     ValueError
         If X is empty.
 
@@ -79,9 +76,9 @@ def read_samples(
 ) -> list:
     """Read samples ``start`` to ``stop - 1`` one by one, preprocessed.
 
-    X is as :func:`check_samples` returns it. Where a dataset gives tuples such as (x, y),
-    x is the sample. A ValueError names a sample that cannot be read or preprocessed, by
-    path if it is one.
+    X is as :func:`check_samples` returns it. Where a dataset gives tuples such as
+    (x, y), x is the sample. A ValueError names a sample that cannot be read or
+    preprocessed, by path if it is one.
     """
     is_dataset = not is_array(X) and not isinstance(X, (list, tuple))
     samples = []
