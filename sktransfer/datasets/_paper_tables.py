@@ -134,18 +134,18 @@ def load_paper_table(name: str) -> Bunch:
 
     See Also
     --------
-    sktransfer.metrics.agreement_report : Agreement of scores with performances.
+    sktransfer.agreement.agreement_report : Agreement of scores with performances.
 
     Notes
     -----
     The published correlations are those of
-    :func:`sktransfer.metrics.weighted_kendall_tau`, but for three that come from
+    :func:`sktransfer.agreement.weighted_kendall_tau`, but for three that come from
     unrounded numbers.
 
     Examples
     --------
     >>> from sktransfer.datasets import load_paper_table
-    >>> from sktransfer.metrics import weighted_kendall_tau
+    >>> from sktransfer.agreement import weighted_kendall_tau
     >>> table = load_paper_table("logme_jmlr_table10")
     >>> pets = table.data["dataset"] == "Pets"
     >>> tau = weighted_kendall_tau(
