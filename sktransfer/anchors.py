@@ -379,13 +379,13 @@ def word_embeddings(
 
 def _language_model(extractor: Any) -> tuple[Any, Any]:
     """The model and the tokenizer of an extractor."""
-    if not hasattr(extractor, "_load_tokenizer"):
+    if not hasattr(extractor, "load_tokenizer"):
         raise TypeError(
             "The vocabulary and the input embeddings are those of a language model: "
             "`extractor` must be a TransformersFeatureExtractor. Got an object of type "
             f"{type(extractor).__name__}."
         )
-    return extractor._load_module(), extractor._load_tokenizer()
+    return extractor.load_module(), extractor.load_tokenizer()
 
 
 def _token_ids(tokenizer: Any, words: list[str]) -> list[list[int]]:

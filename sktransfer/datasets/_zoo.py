@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.feature_extraction._base import is_array
+from sktransfer.feature_extraction._samples import is_array
 from sktransfer.utils._optional import import_optional
 
 IMAGE_SIZE = 32

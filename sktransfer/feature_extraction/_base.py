@@ -3,47 +3,51 @@
 from __future__ import annotations
 
 import copy
-import os
+import functools
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _num_samples
 
+from sktransfer.feature_extraction._collect import collect
 from sktransfer.feature_extraction._fingerprint import digest
-from sktransfer.feature_extraction._weights import check_weights
+from sktransfer.feature_extraction._samples import check_samples, read_samples
+from sktransfer.feature_extraction._tokens import split_tokens
+from sktransfer.utils._array_api import get_namespace
 
 
 class Extraction(NamedTuple):
-    """What one pass over the samples gives.
+    """Features and source probabilities of some samples.
 
     Attributes
     ----------
-    features : dict of str to ndarray of shape (n_samples, n_features)
+    features : dict of str to array of shape (n_samples, n_features)
         The features of each layer, by name, in the order asked for.
 
-    source_proba : ndarray of shape (n_samples, n_source_classes) or None
+    source_proba : array of shape (n_samples, n_source_classes) or None
         The model's own probabilities of the classes it was pre-trained on; None
         where they were not asked for.
     """
 
-    features: dict[str, np.ndarray]
-    source_proba: np.ndarray | None = None
+    features: dict[str, Any]
+    source_proba: Any = None
 
     @property
-    def joined(self) -> np.ndarray:
+    def joined(self) -> Any:
         """The features of all layers side by side, in order."""
         layers = list(self.features.values())
-        return layers[0] if len(layers) == 1 else np.concatenate(layers, axis=1)
+        if len(layers) == 1:
+            return layers[0]
+        xp, _ = get_namespace(**{f"layer {i}": x for i, x in enumerate(layers)})
+        return xp.concat(layers, axis=1)
 
 
 def _offers_source_proba(extractor: BaseExtractor) -> bool:
-    extractor._check_source_proba()
+    extractor.check_source_proba()
     return True
 
 
@@ -52,24 +56,27 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
     The contract of an extractor:
 
-    1. It is stateless: what it gives depends on its parameters and the input alone.
+    1. It is stateless: its output depends on its parameters and the input alone.
     2. ``fit`` learns nothing; it checks the parameters and may be left out.
-    3. ``extract(X)`` is the one method to write; all others are made from it.
+    3. A subclass writes either ``extract(X)``, which returns all features at once, or
+       ``iter_extract(X)``, which yields them in batches. The other one, and all other
+       methods, are derived from it.
     4. It reads each sample once, however many layers are asked for.
     5. Features are float32, of shape (n_samples, n_features), in the order of ``X``.
-       Where ``gives_tokens`` is True, the rows are those of the parts of all samples,
-       such as the words of sentences, one after the other; ``transform`` gives an
-       array for each sample.
-       Where it gives several layers, a parameter ``layer`` names the one to give.
-    6. Source probabilities come from the same pass; their rows sum to one.
+       Where ``gives_tokens`` is True, each row is a part of a sample, such as a word
+       of a sentence, and the rows of all samples follow each other; ``len(sample)``
+       counts its parts. ``transform`` then returns one array per sample.
+       Where there are several layers, a parameter ``layer`` selects one.
+    6. Source probabilities come from the same pass; their rows sum to one. A subclass
+       that has them overrides :meth:`check_source_proba`.
     7. It changes neither ``X``, nor a model handed to it, nor any global state.
-    8. Weights are loaded at the first use and left out of pickles where possible.
+    8. Weights are loaded at first use and left out of pickles where possible.
     9. Equal fingerprints mean equal results, in any process, on any machine.
-    10. NaN or infinite features are handed on: judging them is up to the caller.
+    10. NaN or infinite features are passed on: judging them is up to the caller.
 
     See Also
     --------
-    TorchFeatureExtractor : Features from the layers of a PyTorch module.
+    BaseNetworkExtractor : Base class of extractors that run a PyTorch module.
 
     Examples
     --------
@@ -94,6 +101,15 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
     gives_tokens = False
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Derive one of `extract` and `iter_extract` from the other."""
+        super().__init_subclass__(**kwargs)
+        match "extract" in vars(cls), "iter_extract" in vars(cls):
+            case True, False:
+                cls.iter_extract = _at_once(cls.extract)
+            case False, True:
+                cls.extract = _collected(cls.iter_extract)
+
     @abstractmethod
     def extract(self, X: Any, *, source_proba: bool = False) -> Extraction:
         """Features of all layers, and source probabilities if wanted, in one pass.
@@ -101,25 +117,102 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Parameters
         ----------
         X : collection of n_samples raw inputs
-            What it may hold is up to the extractor.
+            The class says what it may hold.
 
         source_proba : bool, default=False
-            Whether to give the source probabilities too.
+            Whether to return the source probabilities too.
 
         Returns
         -------
         extraction : Extraction
-            The named tuple ``(features, source_proba)``.
+            The named tuple ``(features, source_proba)``: a dict of float32 arrays
+            (n_samples, n_features) by layer, and None or a float32 array (n_samples,
+            n_source_classes).
 
         Raises
         ------
         ValueError
-            If the extractor has no source probabilities, and they are asked for.
+            If source probabilities are asked for and there are none, or for the reasons
+            that :meth:`iter_extract` names.
         """
+
+    @abstractmethod
+    def iter_extract(
+        self, X: Any, *, source_proba: bool = False
+    ) -> Iterator[tuple[Any, Extraction]]:
+        """Features batch by batch, on the device where they are computed.
+
+        Parameters
+        ----------
+        X : collection of n_samples raw inputs
+            See :meth:`extract`.
+
+        source_proba : bool, default=False
+            Whether to yield the source probabilities too.
+
+        Yields
+        ------
+        rows : slice or array of int
+            The rows of the batch in the order of ``X``. Each row comes once; batches
+            may come in any order.
+
+        extraction : Extraction
+            The features, and source probabilities, of these rows.
+
+        Examples
+        --------
+        Rank an extractor without keeping its features:
+
+        >>> import numpy as np
+        >>> from sktransfer.feature_extraction import BaseExtractor, Extraction
+        >>> from sktransfer.linear_model import LogMEClassifier
+        >>> class Halves(BaseExtractor):
+        ...     '''Read the samples in two batches.'''
+        ...
+        ...     def iter_extract(self, X, *, source_proba=False):
+        ...         half = len(X) // 2
+        ...         for rows in (slice(0, half), slice(half, len(X))):
+        ...             yield rows, Extraction({"x": X[rows]})
+        >>> X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+        >>> y = (X[:, 0] > 0).astype(int)
+        >>> model = LogMEClassifier()
+        >>> for rows, batch in Halves().iter_extract(X):
+        ...     model = model.partial_fit(batch.joined, y[rows], classes=[0, 1])
+        >>> bool(np.isclose(model.logme_, LogMEClassifier().fit(X, y).logme_))
+        True
+        """
+
+    def check_source_proba(self) -> None:
+        """Raise a ValueError that says why there are no source probabilities.
+
+        A subclass that has source probabilities overrides this method, and returns
+        where it can give them.
+        """
+        raise ValueError(f"{type(self).__name__} has no source probabilities.")
+
+    def pin_weights(self, pinned: str | None = None) -> None:
+        """Make later loads of the weights fail if these have changed.
+
+        An extractor without weights to load has nothing to pin.
+
+        Parameters
+        ----------
+        pinned : str, default=None
+            The `pinned_weights` of another extractor. None pins the weights loaded now,
+            or those of the next load.
+        """
+
+    @property
+    def pinned_weights(self) -> str | None:
+        """Digest of the weights that :meth:`pin_weights` has pinned, or None."""
+        return None
+
+    def release(self) -> None:
+        """Free what can be loaded again, above all the weights."""
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X: Any = None, y: Any = None) -> BaseExtractor:
-        """Check the parameters. Nothing is learnt, no weights are loaded.
+        """Check the parameters. Nothing is learnt, and no weights are loaded.
 
         Parameters
         ----------
@@ -150,12 +243,13 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         features : ndarray of shape (n_samples, n_features)
-            Float32 features.
+            Float32 features. Where ``gives_tokens`` is True, an array of objects: for
+            each sample an array (n_parts, n_features).
         """
         extraction = self.extract(X)
         widths = {name: f.shape[1] for name, f in extraction.features.items()}
         self._cache()["widths"] = widths
-        return extraction.joined
+        return self._per_sample(extraction.joined, X)
 
     def transform_layers(self, X: Any) -> dict[str, np.ndarray]:
         """Features of each layer, from one pass over the samples.
@@ -168,17 +262,18 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         features : dict of str to ndarray of shape (n_samples, n_features)
-            Float32 features by the name of their layer.
+            What :meth:`transform` returns, by the name of the layer.
         """
-        return self.extract(X).features
+        layers = self.extract(X).features
+        return {name: self._per_sample(rows, X) for name, rows in layers.items()}
 
     @available_if(_offers_source_proba)
     def source_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes that the model was pre-trained on.
 
-        The method is there only where the extractor has such probabilities
-        (``hasattr(extractor, "source_proba")``). To have the features as well, call
-        :meth:`extract`, which gives both from one pass.
+        The method exists only where the extractor has such probabilities
+        (``hasattr(extractor, "source_proba")``). For the features as well, call
+        :meth:`extract`, which returns both from one pass.
 
         Parameters
         ----------
@@ -193,7 +288,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         return self.extract(X, source_proba=True).source_proba
 
     def select_layer(self, name: str) -> BaseExtractor:
-        """An extractor like this one that gives one of its layers only.
+        """Copy the extractor, restricted to one of its layers.
 
         Parameters
         ----------
@@ -203,8 +298,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         extractor : BaseExtractor
-            A copy with ``layer`` set. The model is shared with it, whether it was
-            given as a parameter or loaded since.
+            A copy with ``layer`` set. It shares the model, whether that was given as a
+            parameter or loaded since.
 
         Raises
         ------
@@ -251,14 +346,14 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         return np.array(names, dtype=object)
 
     def fingerprint(self) -> str:
-        """A digest that identifies what this extractor computes, as a cache key.
+        """Return a digest of what this extractor computes, for use as a cache key.
 
-        It is made of the class, the parameters but those that only change the speed
+        It covers the class, the parameters except those that only change the speed
         (``batch_size``, ``device``), and the identity of the weights. Functions and
         classes of installed libraries count by name and version, everything else by
         content: your own functions and classes by their code and what it refers to.
-        Where a function makes the network, files count, by size and time, that its
-        arguments, constants or globals name; one that it finds in another way does not.
+        Where a function makes the network, the files named in its arguments, constants
+        or globals count by size and time; a file that it finds in another way does not.
 
         Returns
         -------
@@ -268,8 +363,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Raises
         ------
         TypeError
-            If a parameter holds something that cannot be told by its content, such as
-            a lock or a TorchScript module.
+            If a parameter cannot be identified by its content, such as a lock or a
+            TorchScript module.
         """
         return digest([type(self), self._fingerprint_params()])
 
@@ -288,33 +383,21 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         """
         if params:
             self._cache().pop("widths", None)  # of the features as they were
-        if not {"layer", *self._not_in_fingerprint}.issuperset(params):
-            self._cache().pop("weights", None)  # others may be meant from now on
         return super().set_params(**params)
+
+    def _per_sample(self, rows: Any, X: Any) -> Any:
+        if not self.gives_tokens:
+            return rows
+        X, n_samples = check_samples(X, self)
+        return split_tokens(rows, read_samples(X, 0, n_samples))
 
     def _cache(self) -> dict[str, Any]:
         """What was derived from the parameters so far; no part of the state."""
         return self.__dict__.setdefault("_derived", {})
 
-    def _pin_weights(self) -> None:
-        """Have a later load of a network fail if it gives other weights."""
-        cache = self._cache()
-        pinned = cache.setdefault("weights", None)  # noted at the next load
-        if pinned is None and "module" in cache:
-            cache["weights"] = check_weights(cache["module"][1], None, self)
-
-    def _release(self) -> None:
-        """Let go of what can be loaded again, the weights above all."""
-        kept = {k: v for k, v in self._cache().items() if k in ("widths", "weights")}
-        self._derived = kept
-
     def _fingerprint_params(self) -> dict[str, Any]:
         params = self.get_params(deep=False)
         return {k: v for k, v in params.items() if k not in self._not_in_fingerprint}
-
-    def _check_source_proba(self) -> None:
-        """Raise a ValueError that says what to do if there are none."""
-        raise ValueError(f"{type(self).__name__} has no source probabilities.")
 
     def __sklearn_is_fitted__(self) -> bool:
         return True
@@ -329,116 +412,29 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         return tags
 
 
-def is_array(X: Any) -> bool:
-    """Whether X is an array or tensor, which can be cut along its first axis."""
-    return hasattr(X, "shape") and hasattr(X, "dtype")
+# They call the method of the class that wrote it, not that of `self`: a subclass may
+# override either of the two and call `super()`.
 
 
-def check_samples(X: Any, estimator: object) -> tuple[Any, int]:
-    """Check that X is a collection of samples, and count them.
+def _at_once(extract: Callable) -> Callable:
+    """Make `iter_extract` of `extract`: a single batch."""
 
-    Parameters
-    ----------
-    X : array, tensor, sequence, data frame or map-style dataset
-        One item, or one row, a sample.
+    @functools.wraps(BaseExtractor.iter_extract)
+    def iter_extract(self, X, *, source_proba=False):
+        yield slice(None), extract(self, X, source_proba=source_proba)
 
-    estimator : object
-        Named in the errors.
+    iter_extract.__isabstractmethod__ = False
+    return iter_extract
 
-    Returns
-    -------
-    X : array, tensor, list or dataset
-        Data frames become arrays; arrays of objects or text become lists.
 
-    n_samples : int
-        At least 1.
+def _collected(iter_extract: Callable) -> Callable:
+    """Make `extract` of `iter_extract`."""
 
-    Raises
-    ------
-    TypeError
-        If X is a single sample, has no length or is sparse.
-
-    ValueError
-        If X is empty.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction._base import check_samples
-    >>> check_samples(("a.png", "b.png"), None)
-    (('a.png', 'b.png'), 2)
-    """
-    name = type(estimator).__name__
-    if issparse(X):
-        raise TypeError(
-            f"Sparse data was passed for X, but {name} needs dense data. Use "
-            "'.toarray()' to convert it to a dense array."
+    @functools.wraps(BaseExtractor.extract)
+    def extract(self, X, *, source_proba=False):
+        return Extraction(
+            *collect(iter_extract(self, X, source_proba=source_proba), X, self)
         )
-    if isinstance(X, (str, bytes, os.PathLike, Mapping)):
-        raise TypeError(
-            f"{name} expects a collection of samples: an array, a tensor, a list or a "
-            f"Dataset with a length. Got one {type(X).__name__} instead."
-        )
-    if hasattr(X, "to_numpy"):
-        X = X.to_numpy()
-    n_samples = _num_samples(X)
-    if n_samples < 1:
-        raise ValueError(
-            f"Found array with 0 sample(s) (shape={tuple(getattr(X, 'shape', (0,)))}) "
-            f"while a minimum of 1 is required by {name}."
-        )
-    if isinstance(X, np.ndarray) and X.dtype.kind in "OUST":
-        X = list(X)  # file paths, images: nothing to compute with as it stands
-    return X, n_samples
 
-
-def read_samples(
-    X: Any, start: int, stop: int, preprocess: Callable | None = None
-) -> list:
-    """Samples ``start`` to ``stop - 1`` one by one, preprocessed.
-
-    Parameters
-    ----------
-    X : array, tensor, sequence or map-style dataset
-        As :func:`check_samples` returns it. Where a dataset gives tuples such as
-        (x, y), x is the sample.
-
-    start, stop : int
-        The samples to read.
-
-    preprocess : callable, default=None
-        Applied to each sample.
-
-    Returns
-    -------
-    samples : list
-        The ``stop - start`` samples.
-
-    Raises
-    ------
-    ValueError
-        If a sample cannot be read or preprocessed; names it, by path if it is one.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction._base import read_samples
-    >>> read_samples([1, 4, 9, 16], 1, 3, preprocess=str)
-    ['4', '9']
-    """
-    is_dataset = not is_array(X) and not isinstance(X, (list, tuple))
-    samples = []
-    for i in range(start, stop):
-        what = f"Sample {i} could not be read from X"
-        try:
-            sample = X[i]
-            if is_dataset and isinstance(sample, tuple):
-                sample = sample[0]
-            if preprocess is not None:
-                path = isinstance(sample, (str, os.PathLike))
-                what = "`preprocess` failed on sample " + (
-                    f"{i} ({os.fspath(sample)!r})" if path else str(i)
-                )
-                sample = preprocess(sample)
-        except Exception as error:
-            raise ValueError(f"{what}: {type(error).__name__}: {error}") from error
-        samples.append(sample)
-    return samples
+    extract.__isabstractmethod__ = False
+    return extract

@@ -8,39 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.feature_extraction._base import is_array
+from sktransfer.feature_extraction._samples import is_array
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
 
 
 def collate(samples: list) -> np.ndarray | torch.Tensor | dict:
-    """Make a batch of samples, where nothing else says how.
+    """Stack samples, numeric arrays or tensors of one shape, to a batch.
 
-    Parameters
-    ----------
-    samples : list
-        At least one: numeric arrays or tensors of one shape, or mappings of them.
-
-    Returns
-    -------
-    batch : array, tensor or dict
-        Stacked; mappings key by key.
-
-    Raises
-    ------
-    ValueError
-        If the samples do not fit together.
-
-    TypeError
-        If they are no numbers.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction._batches import collate
-    >>> collate([[1, 2], [3, 4]])
-    array([[1, 2],
-           [3, 4]])
+    Mappings of them are stacked key by key. A ValueError says if samples do not fit
+    together, a TypeError if they are no numbers.
     """
     first = samples[0]
     if isinstance(first, Mapping):
@@ -72,26 +50,12 @@ def collate(samples: list) -> np.ndarray | torch.Tensor | dict:
 def to_device(
     batch: Any, is_new: bool, device: torch.device, dtype: torch.dtype
 ) -> Any:
-    """A batch on the device, with floating-point values as `dtype`.
+    """Move a batch to the device, with floating-point values as `dtype`.
 
-    Parameters
-    ----------
-    batch : object
-        Tensors and arrays, however deep in lists, tuples and mappings. What else has
-        a method ``to`` (graphs, packed sequences) moves itself; the rest stays.
-
-    is_new : bool
-        Whether the memory of the batch is no one else's. If not, tensors and arrays
-        are copied in any case: a module may work in place on its input.
-
-    device : torch.device
-
-    dtype : torch.dtype
-
-    Returns
-    -------
-    batch : object
-        Of the same structure; mappings become dicts.
+    Tensors and arrays are moved however deep they are in lists, tuples and mappings
+    (which become dicts). What else has a method ``to`` (graphs, packed sequences)
+    moves itself; the rest stays. Unless the memory of the batch `is_new`, they are
+    copied in any case: a module may work in place on its input.
     """
     if isinstance(batch, torch.Tensor):
         return _tensor_to_device(batch, is_new, device, dtype)
@@ -135,15 +99,7 @@ def _tensor_to_device(
 
 
 def describe(inputs: Any) -> str:
-    """What goes into a module, for the message of an error.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sktransfer.feature_extraction._batches import describe
-    >>> describe({"x": torch.ones(2, 3), "name": "a"})
-    "'x': an input of shape (2, 3) and type torch.float32, 'name': an input of type str"
-    """
+    """What goes into a module, for the message of an error."""
     if isinstance(inputs, torch.Tensor):
         return f"an input of shape {tuple(inputs.shape)} and type {inputs.dtype}"
     if isinstance(inputs, Mapping):
@@ -152,40 +108,3 @@ def describe(inputs: Any) -> str:
         shown = ", ".join(map(describe, islice(inputs, 5)))
         return shown if len(inputs) <= 5 else f"{shown} and {len(inputs) - 5} more"
     return f"an input of type {type(inputs).__name__}"
-
-
-def start_copy_to_host(
-    results: dict[str, torch.Tensor], device: torch.device
-) -> tuple[dict[str, torch.Tensor], Any]:
-    """Tensors on the host, and the event that tells when they are filled."""
-    if device.type != "cuda":
-        return {name: tensor.cpu() for name, tensor in results.items()}, None
-    host = {}
-    for name, tensor in results.items():
-        host[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-        host[name].copy_(tensor, non_blocking=True)
-    event = torch.cuda.Event()
-    event.record(torch.cuda.current_stream(device))
-    return host, event
-
-
-def write(
-    outputs: dict[str, np.ndarray],
-    n_samples: int,
-    rows: slice | np.ndarray,
-    results: dict[str, torch.Tensor],
-    event: Any,
-) -> None:
-    """Write the results of a batch to the output arrays, made at the first batch."""
-    if event is not None:
-        event.synchronize()
-    for name, tensor in results.items():
-        width = tensor.shape[1]
-        if name not in outputs:
-            outputs[name] = np.empty((n_samples, width), dtype=np.float32)
-        if outputs[name].shape[1] != width:
-            raise ValueError(
-                f"All samples must have the same number of features. The layer "
-                f"{name!r} gave {outputs[name].shape[1]} at first, then {width}."
-            )
-        outputs[name][rows] = tensor.numpy()

@@ -60,27 +60,9 @@ def is_importable(value: Any) -> bool:
 def library_version(module: str, file: str | None = None) -> str | None:
     """The version of the installed library that a module belongs to.
 
-    Parameters
-    ----------
-    module : str
-        Its name.
-
-    file : str, default=None
-        Where it is, if it is not imported yet.
-
-    Returns
-    -------
-    version : str or None
-        None for the user's own code, which may change without notice. Code is a
-        library's if it lies in a folder that packages are installed into.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction._code import library_version
-    >>> library_version("sklearn.linear_model") == library_version("sklearn")
-    True
-    >>> library_version("__main__") is None
-    True
+    None for the user's own code, which may change without notice. Code is a library's
+    if it lies in a folder that packages are installed into. `file` tells where a
+    module is that is not imported yet.
     """
     package = module.partition(".")[0]
     found = sys.modules.get(package)

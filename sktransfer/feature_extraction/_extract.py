@@ -15,15 +15,8 @@ from sktransfer.feature_extraction._base import BaseExtractor, Extraction
 def without_predictor(estimator: Any) -> Any:
     """What is left of an estimator without its final predictor.
 
-    Parameters
-    ----------
-    estimator : transformer, pipeline or predictor
-        A classifier or regressor counts as a predictor even if it transforms, too; a
-        fitted ModelSelector stands for its best extractor.
-
-    Returns
-    -------
-    transformer, pipeline or "passthrough"
+    A classifier or regressor counts as a predictor even if it transforms, too; a
+    fitted ModelSelector stands for its best extractor.
     """
     if isinstance(estimator, Pipeline):
         *others, (name, last) = estimator.steps
@@ -43,23 +36,10 @@ def without_predictor(estimator: Any) -> Any:
 
 
 def feature_steps(estimator: Any) -> list[Any]:
-    """The steps of a transformer, in order.
+    """The steps of a transformer, in order; a TypeError if one is no transformer.
 
-    Parameters
-    ----------
-    estimator : transformer or pipeline of transformers
-        A pipeline (nested ones too) gives its steps, "passthrough" nothing. Those of a
-        frozen pipeline are frozen, but extractors, which have nothing to fit, are
-        given as they are.
-
-    Returns
-    -------
-    list of transformers
-
-    Raises
-    ------
-    TypeError
-        If a step is no transformer.
+    A pipeline (nested ones too) gives its steps, "passthrough" none. The steps of a
+    frozen pipeline are frozen, except extractors, which have nothing to fit.
     """
     if isinstance(estimator, Pipeline):
         return [part for _, step in estimator.steps for part in feature_steps(step)]
@@ -80,31 +60,12 @@ def feature_steps(estimator: Any) -> list[Any]:
 
 
 def is_stateless(estimator: Any) -> bool:
-    """Whether a transformer has nothing to fit: its steps are all extractors.
-
-    Parameters
-    ----------
-    estimator : transformer or pipeline of transformers
-
-    Returns
-    -------
-    bool
-    """
+    """Whether a transformer has nothing to fit: its steps are all extractors."""
     return all(isinstance(step, BaseExtractor) for step in feature_steps(estimator))
 
 
 def gives_tokens(estimator: Any) -> bool:
-    """Whether the rows of the features are words of the samples, not the samples.
-
-    Parameters
-    ----------
-    estimator : estimator
-        As for :func:`extract`.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether the rows of the features are words of the samples, not the samples."""
     try:
         steps = feature_steps(estimator)
     except TypeError:
@@ -113,18 +74,9 @@ def gives_tokens(estimator: Any) -> bool:
 
 
 def extractors_within(estimator: Any, *, frozen: bool = False) -> Iterator[Any]:
-    """Every extractor in an estimator, however deep it is nested.
+    """Yield every extractor in an estimator, however deep it is nested.
 
-    Parameters
-    ----------
-    estimator : estimator
-        Unions, column transformers and searches are looked into, too.
-    frozen : bool, default=False
-        Whether to give those in a `FrozenEstimator`, of which there are no clones.
-
-    Yields
-    ------
-    BaseExtractor
+    With `frozen`, also those in a `FrozenEstimator`, which are never cloned.
     """
     if isinstance(estimator, BaseExtractor):
         yield estimator
@@ -138,22 +90,12 @@ def extractors_within(estimator: Any, *, frozen: bool = False) -> Iterator[Any]:
 
 
 def source_proba_problem(estimator: Any) -> str | None:
-    """Say why an estimator gives no source probabilities; None if it does.
-
-    Parameters
-    ----------
-    estimator : estimator
-        As for :func:`extract`.
-
-    Returns
-    -------
-    str or None
-    """
+    """Say why an estimator gives no source probabilities; None if it does."""
     problem = "it has no extractor with source probabilities"
     for step in feature_steps(estimator):
         if isinstance(step, BaseExtractor):
             try:
-                step._check_source_proba()
+                step.check_source_proba()
             except ValueError as error:
                 problem = str(error)
             else:
@@ -169,36 +111,14 @@ def extract(
     source_proba: bool = False,
     fit: bool = False,
 ) -> Extraction:
-    """Features (by layer) and source probabilities of raw inputs, from one pass.
+    """Features by layer, and source probabilities, of raw inputs, from one pass.
 
-    Parameters
-    ----------
-    estimator : transformer or pipeline of transformers
-        Fitted, unless `fit`.
-    X : raw inputs of the estimator
-    y : target, optional
-        What `fit` fits to.
-    source_proba : bool, default=False
-        Whether to give the source probabilities too: those of the last extractor in
-        the pipeline that has them.
-    fit : bool, default=False
-        Whether to fit each step before it is used, by ``fit_transform`` where it has
-        one, as a pipeline does. To fit a pipeline beforehand would send the samples
-        through all but its last step twice. Networks have to keep the weights that
-        they have now, however often they are loaded again.
-
-    Returns
-    -------
-    Extraction
-        A layer that does not come out of an extractor is called ``""``.
-
-    Raises
-    ------
-    ValueError
-        If source probabilities are asked for and no step gives them.
-    TypeError
-        If a step is no transformer, or what an extractor's ``extract`` returns is no
-        Extraction.
+    With `fit`, each step is fitted before it is used, by ``fit_transform`` where it
+    has one, as a pipeline does: to fit a pipeline beforehand would send the samples
+    through all but its last step twice. Networks then have to keep the weights that
+    they have now, however often they are loaded again. Source probabilities are those
+    of the last extractor that has them; a ValueError says why there are none. A layer
+    that does not come from an extractor is called ``""``.
     """
     if source_proba and (problem := source_proba_problem(estimator)):
         raise ValueError(
@@ -228,7 +148,7 @@ def extract(
 
 def _pin_weights(estimator: Any) -> None:
     for extractor in extractors_within(estimator, frozen=True):
-        extractor._pin_weights()
+        extractor.pin_weights()
 
 
 def _check_is_extraction(result: Any, step: BaseExtractor) -> None:

@@ -68,40 +68,18 @@ class UndigestibleError(TypeError):
 
 
 def digest(value: Any, *, with_files: bool = False) -> str:
-    """Digest of a value that does not depend on the process, for a cache key.
+    """Digest of a value, the same in every process, for a cache key.
 
-    Functions and classes of installed libraries count by their name and the library's
-    version. The user's own count by their code and all that it refers to, as far as
-    that is not a library's; modules by their tensors, hooks and attributes; arrays and
-    tensors by their bytes; other objects by their class and pickled state.
-    `joblib.hash` would not do: it gives equal tensors, and equal modules, different
-    digests, and knows functions by their names alone.
+    Functions and classes of installed libraries count by name and version. The user's
+    own count by their code and all that it refers to, as far as that is not a
+    library's; modules by their tensors, hooks and attributes; arrays and tensors by
+    their bytes; other objects by their class and pickled state. With `with_files`, the
+    files count, by size and time, that a text or path in the value names: in the
+    arguments, constants and globals of functions, too. `joblib.hash` would not do: it
+    gives equal tensors, and equal modules, different digests, and knows functions by
+    their names alone.
 
-    Parameters
-    ----------
-    value : object
-        Scalars, containers, arrays, functions, torch modules, picklable objects.
-    with_files : bool, default=False
-        Whether the files count, by size and time, that are named by a text or a path
-        in the value: in the arguments, constants and globals of functions, too.
-
-    Returns
-    -------
-    digest : str
-        64 hexadecimal digits.
-
-    Raises
-    ------
-    UndigestibleError
-        If the value, or something inside it, cannot be told by its content.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction._fingerprint import digest
-    >>> digest({"a": 1, "b": len}) == digest({"b": len, "a": 1})
-    True
-    >>> digest(lambda x: x + 1) == digest(lambda x: x + 2)
-    False
+    Raises UndigestibleError if something in the value has no content to identify it.
     """
     hasher = _Hasher(with_files=with_files)
     hasher.feed(value)
@@ -109,25 +87,11 @@ def digest(value: Any, *, with_files: bool = False) -> str:
 
 
 def digest_samples(X: Any) -> str:
-    """Digest of raw samples; paths of files count with the files' size and time.
+    """Digest of raw samples; file paths count with the size and time of the file.
 
     The samples of a data set are read, one after the other, for what it reads may
-    have changed.
-
-    Parameters
-    ----------
-    X : array, sequence, data frame or data set
-
-    Returns
-    -------
-    digest : str
-        64 hexadecimal digits.
-
-    Raises
-    ------
-    UndigestibleError
-        If the samples cannot be told by their content, a data set gives others each
-        time, or cannot be read.
+    have changed. Raises UndigestibleError, too, if it cannot be read or gives other
+    samples each time.
     """
     if _is_dataset(X):
         return _digest_dataset(X)
@@ -143,22 +107,7 @@ def digest_samples(X: Any) -> str:
 
 
 def digest_files(path: str | os.PathLike) -> str:
-    """Digest of a file's content, or of a folder's files and their names.
-
-    Parameters
-    ----------
-    path : str or path
-
-    Returns
-    -------
-    digest : str
-        64 hexadecimal digits.
-
-    Raises
-    ------
-    OSError
-        If there is nothing at the path, or it cannot be read.
-    """
+    """Digest of a file's content, or of a folder's files and their names."""
     path = Path(path)
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file())

@@ -13,30 +13,10 @@ Image = import_optional("PIL.Image", extra="vision", needed_by="Reading images")
 
 
 def as_rgb(image: Any) -> Image.Image:
-    """A PIL image in RGB of a PIL image, a path or an array.
+    """A PIL image in RGB of a PIL image, a path or an array of 8 bits per channel.
 
-    Parameters
-    ----------
-    image : PIL.Image.Image, str, path or ndarray
-        Of 8 bits a channel. Arrays have shape (height, width[, channels]) with 1, 3 or
-        4 channels.
-
-    Returns
-    -------
-    image : PIL.Image.Image
-        Grey is repeated, transparency dropped.
-
-    Raises
-    ------
-    ValueError
-        If there are more bits, or it is no image.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sktransfer.feature_extraction._images import as_rgb
-    >>> as_rgb(np.zeros((4, 6), dtype=np.uint8)).size
-    (6, 4)
+    Arrays have shape (height, width[, channels]) with 1, 3 or 4 channels. Grey is
+    repeated, transparency dropped. A ValueError says what is no such image.
     """
     if isinstance(image, (str, os.PathLike)):
         with Image.open(image) as opened:

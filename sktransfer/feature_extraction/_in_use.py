@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from sktransfer.utils._exclusive import exclusive
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
+
+# Set by transformers beside the hooks that it puts into a model and leaves there.
+_HOOKS_FLAG = "_output_capturing_hooks_installed"
+_open: list[_Use] = []
 
 
 def parts_of(module: torch.nn.Module) -> list:
@@ -34,43 +38,57 @@ def in_use(
 ) -> Iterator[None]:
     """Keep a module to this thread, in evaluation mode on the device.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-
-    device : torch.device
-
-    put_back : bool
-        Whether to move it back to where it was.
-
-    Raises
-    ------
-    ValueError
-        If the module has no weights yet.
+    With `put_back` it is moved back to where it was. Uses by one thread may overlap,
+    as those of two streams that are read in turns: each lasts until those that began
+    during it have ended. A ValueError says if the module has no weights yet.
     """
-    submodules = list(module.modules())
-    tensors = tensors_of(submodules)
-    with exclusive(submodules + tensors):
-        if any(tensor.is_meta for tensor in tensors):
-            raise ValueError(
-                f"{type(module).__name__} has tensors on the device 'meta', which "
-                "hold no values. Load its weights before extracting features."
-            )
-        home = tensors[0].device if tensors else None
-        modes = [(part, part.training) for part in submodules]
-        try:
+    use = _Use(module, device, put_back)
+    try:
+        yield
+    finally:
+        use.release()
+
+
+class _Use:
+    """A module's use, and the uses of its parts that began before and go on."""
+
+    def __init__(self, module: torch.nn.Module, device: torch.device, put_back: bool):
+        submodules = list(module.modules())
+        tensors = tensors_of(submodules)
+        with ExitStack() as undo:
+            undo.enter_context(exclusive(submodules + tensors))
+            if any(tensor.is_meta for tensor in tensors):
+                raise ValueError(
+                    f"{type(module).__name__} has tensors on the device 'meta', which "
+                    "hold no values. Load its weights before extracting features."
+                )
+            if put_back and tensors:
+                undo.callback(module.to, tensors[0].device)
+            undo.callback(_restore, [(part, part.training) for part in submodules])
+            undo.callback(_remove_hooks, _hooks_of(submodules))
             module.to(device)
-            for part, _ in modes:
+            for part in submodules:
                 # A module in evaluation mode may have been brought there by hand.
                 if part.training:
                     part.eval()
-            yield
-        finally:
-            try:
-                _restore(modes)
-            finally:
-                if put_back and home is not None:
-                    module.to(home)
+            self.parts = {*map(id, submodules), *map(id, tensors)}
+            self.earlier = [
+                use for use in _open if not use.parts.isdisjoint(self.parts)
+            ]
+            for use in self.earlier:
+                use.n_holders += 1
+            self.n_holders = 1
+            self.undo = undo.pop_all()
+            _open.append(self)
+
+    def release(self) -> None:
+        self.n_holders -= 1
+        if self.n_holders == 0:
+            _open.remove(self)
+            with ExitStack() as all_of_them:
+                for use in self.earlier:
+                    all_of_them.callback(use.release)
+                self.undo.close()
 
 
 def _restore(modes: list[tuple[torch.nn.Module, bool]]) -> None:
@@ -80,3 +98,24 @@ def _restore(modes: list[tuple[torch.nn.Module, bool]]) -> None:
             part.train(training)  # which may do more, such as undo a merge of weights
     for part, training in modes:
         part.training = training  # where a parent's own train() had the last word
+
+
+def _hooks_of(submodules: list[torch.nn.Module]) -> list[tuple]:
+    return [
+        (part, set(part._forward_hooks), _HOOKS_FLAG in vars(part))
+        for part in submodules
+    ]
+
+
+def _remove_hooks(before: list[tuple]) -> None:
+    """Take away the hooks that transformers has put in to collect hidden states.
+
+    A model that has them can be neither pickled nor sent to another process.
+    """
+    for part, hooks, has_flag in before:
+        for key, hook in list(part._forward_hooks.items()):
+            owner = getattr(hook, "__module__", None) or ""
+            if key not in hooks and owner.startswith("transformers."):
+                del part._forward_hooks[key]
+        if not has_flag:
+            vars(part).pop(_HOOKS_FLAG, None)

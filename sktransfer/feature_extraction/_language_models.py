@@ -6,8 +6,7 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,18 +21,9 @@ transformers = import_optional("transformers", extra="text", needed_by=_NAME)
 
 
 class Source(NamedTuple):
-    """Where a model is kept.
+    """Where a model is kept: a name on the hub (and revision), or a folder.
 
-    Attributes
-    ----------
-    name : str
-        On the hub, or a folder.
-
-    revision : str or None
-        On the hub.
-
-    subfolder : str
-        Where sentence-transformers has put it; empty if it is at the top.
+    The subfolder is where sentence-transformers has put it; empty if there is none.
     """
 
     name: str
@@ -51,16 +41,13 @@ class Source(NamedTuple):
 
     def read_json(self, file: str) -> Any:
         """What a file of the model holds; None if there is no such file."""
-        found = transformers.utils.cached_file(
-            self.name,
-            file,
-            revision=self.revision,
-            subfolder=self.subfolder,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        return None if found is None else json.loads(Path(found).read_text("utf-8"))
+        try:
+            found = transformers.utils.cached_file(
+                self.name, file, revision=self.revision, subfolder=self.subfolder
+            )
+        except OSError:  # where there is no model at all, `load` will say so
+            return None
+        return json.loads(Path(found).read_text("utf-8"))
 
     def load(self, maker: Any) -> Any:
         """Load with one of the Auto classes of transformers."""
@@ -117,31 +104,7 @@ def n_positions(stack: torch.nn.Module) -> int | None:
 
 
 def layer_names(layer: int | str | Sequence[int | str], n_layers: int) -> list[str]:
-    """The layers asked for as `Layers` takes them, by their indices from 0.
-
-    Parameters
-    ----------
-    layer : int, str or sequence of them
-        See :class:`TransformersFeatureExtractor`.
-
-    n_layers : int
-        How many the model has above its embeddings.
-
-    Returns
-    -------
-    names : list of str
-
-    Raises
-    ------
-    ValueError
-        If a layer is not there.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction._language_models import layer_names
-    >>> layer_names([0, -1, "mean", "mean(-2, -1)"], 12)
-    ['0', '12', 'mean', 'mean(11, 12)']
-    """
+    """The layers asked for as `Layers` takes them: ``[-1]`` is ``['12']`` of 12."""
 
     def expand(entry: int | str) -> list[str]:
         if entry == "*":
@@ -172,13 +135,8 @@ def layer_names(layer: int | str | Sequence[int | str], n_layers: int) -> list[s
 class TokenBatch(NamedTuple):
     """What a model reads in one forward pass, and where the features are.
 
-    Attributes
-    ----------
-    tensors : dict of str to Tensor of shape (n_texts, n_tokens)
-        Padded on the right, with the attention mask.
-
-    words : Tensor of shape (2, n_words) or None
-        Row and column of the tokens to take.
+    The tensors (n_texts, n_tokens) are padded on the right, with the attention mask.
+    `words` (2, n_words) are row and column of the tokens to take, or None.
     """
 
     tensors: dict[str, torch.Tensor]
@@ -227,15 +185,7 @@ class TokenBatch(NamedTuple):
 class HiddenStates(torch.nn.Module):
     """A language model whose hidden states pass by as submodules "0", "1", ....
 
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-
-    indices : collection of int
-        The hidden states that are wanted.
-
-    with_head : bool
-        Whether the head is to run as well; its logits pass by as "logits".
+    With `with_head` its head runs as well, and its logits pass by as "logits".
     """
 
     def __init__(self, model: torch.nn.Module, indices: Iterable[int], with_head: bool):
@@ -287,28 +237,6 @@ class HiddenStates(torch.nn.Module):
             hook.remove()
         (states,) = given
         return output, states
-
-
-@contextmanager
-def without_new_hooks(model: torch.nn.Module) -> Iterator[None]:
-    """Take away the hooks that transformers puts into a model and leaves there.
-
-    They collect hidden states; a model that has them can be neither pickled nor sent
-    to another process.
-    """
-    flag = "_output_capturing_hooks_installed"
-    parts = list(model.modules())
-    before = [(set(part._forward_hooks), flag in vars(part)) for part in parts]
-    try:
-        yield
-    finally:
-        for part, (hooks, has_flag) in zip(parts, before, strict=True):
-            for key, hook in list(part._forward_hooks.items()):
-                owner = getattr(hook, "__module__", None) or ""
-                if key not in hooks and owner.startswith("transformers."):
-                    del part._forward_hooks[key]
-            if not has_flag:
-                vars(part).pop(flag, None)
 
 
 def describe_tokenizer(tokenizer: Any) -> Any:

@@ -10,10 +10,12 @@ from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from sktransfer.feature_extraction._base import Extraction
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
 
+SOURCE = "source probabilities"  # no submodule's name has a space
 _MEAN = re.compile(r"mean\((.*)\)")
 
 
@@ -27,32 +29,14 @@ class Tap(NamedTuple):
 class Layers:
     """The layers that `layer` and `source_head` ask for, found in a module.
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The module to look in.
-
-    layer : None, str or sequence of str
-        See :class:`TorchFeatureExtractor`.
-
-    source_head : str or None
-        See :class:`TorchFeatureExtractor`.
-
     Attributes
     ----------
     plan : dict of str to tuple of str
         The layers that each result is the mean of: a plain layer's is itself alone.
 
     taps : dict of str to Tap
-        Where to find each layer that the plan needs.
-
-    head : Tap or None
-        Where to find the source logits.
-
-    Raises
-    ------
-    ValueError
-        If a layer is not there, naming those that are, the closest first.
+        Where to find each layer that the plan needs, and the source logits if they
+        are wanted.
     """
 
     def __init__(
@@ -60,6 +44,8 @@ class Layers:
         module: torch.nn.Module,
         layer: str | Iterable[str] | None,
         source_head: str | None,
+        *,
+        source_proba: bool = False,
     ):
         self._kind = type(module).__name__
         self._module = module
@@ -67,15 +53,15 @@ class Layers:
         self._submodules = dict(module.named_modules(remove_duplicate=False))
         del self._submodules[""]
         self._source_head = source_head
-        self.head = None
         if source_head is not None:
-            (name,) = self._find(source_head, parameter="source_head")
-            self.head = self._tap(name)
+            self._find(source_head, parameter="source_head")
         if layer is None:
             layer = "penultimate" if source_head in self._submodules else "output"
         self.plan = self._make_plan([layer] if isinstance(layer, str) else list(layer))
         needed = dict.fromkeys(name for names in self.plan.values() for name in names)
         self.taps = {name: self._tap(name) for name in needed}
+        if source_proba:
+            self.taps[SOURCE] = self._tap(source_head)
 
     def _make_plan(self, asked: list[str]) -> dict[str, tuple[str, ...]]:
         if not asked or not all(isinstance(name, str) for name in asked):
@@ -146,7 +132,7 @@ class Layers:
             return Tap(self._module)
         return Tap(self._submodules[self._source_head], on_input=True)
 
-    def collect(self, seen: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def collect(self, seen: Mapping[str, torch.Tensor]) -> Extraction:
         """The results of the plan from the pooled layers of one batch."""
         results = {}
         for result, names in self.plan.items():
@@ -160,7 +146,7 @@ class Layers:
             results[result] = (
                 layers[0] if len(layers) == 1 else torch.stack(layers).mean(dim=0)
             )
-        return results
+        return Extraction(results, seen.get(SOURCE))
 
 
 def run_with_taps(
@@ -170,30 +156,9 @@ def run_with_taps(
 ) -> dict[str, torch.Tensor]:
     """Run one forward pass, and reduce the tensor at each tap as it passes by.
 
-    Reducing at once keeps no large activation alive, and sees it before a later layer
-    can change it in place.
-
-    Parameters
-    ----------
-    call : callable
-        Runs the module.
-
-    taps : mapping of str to Tap
-        Where to take tensors.
-
-    reduce : callable
-        Makes, of the tap's name and tensor, what is kept.
-
-    Returns
-    -------
-    seen : dict of str to Tensor
-        What `reduce` returned, by the tap's name. Where a submodule runs more than
-        once, its last run counts.
-
-    Raises
-    ------
-    ValueError
-        If a submodule did not run.
+    `reduce(name, tensor)` at once keeps no large activation alive, and sees it before
+    a later layer can change it in place. Where a submodule runs more than once, its
+    last run counts; a ValueError says if one did not run.
     """
     seen = {}
 
@@ -238,33 +203,11 @@ def first_tensor(value: Any, name: str) -> torch.Tensor:
 def pool(
     tensor: torch.Tensor, how: str | Callable[..., torch.Tensor], batch: Any = None
 ) -> torch.Tensor:
-    """Pool a layer's output to float32 features.
+    """Pool a layer to float32 features (n, n_features), in memory of their own.
 
-    Parameters
-    ----------
-    tensor : Tensor of shape (n, ...)
-        Two axes pass through. Of three, (n, tokens, features), the last holds the
-        features; of four and more, (n, features, height, width), the second does.
-
-    how : {"mean", "max", "flatten"} or callable
-        How to pool over the remaining axes.
-
-    batch : object, default=None
-        What went into the module, for a callable that takes two arguments.
-
-    Returns
-    -------
-    features : Tensor of shape (n, n_features)
-        Does not share memory with `tensor`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sktransfer.feature_extraction._layers import pool
-    >>> pool(torch.ones(2, 3, 5, 5), "mean").shape
-    torch.Size([2, 3])
-    >>> pool(torch.ones(2, 7, 3), "max").shape
-    torch.Size([2, 3])
+    Outputs with two axes pass through. Of three, (n, tokens, features), the last holds
+    the features; of four and more, (n, features, height, width), the second does. A
+    callable that takes two arguments gets the batch, too.
     """
     own, tensor = tensor, tensor.to(torch.float32)
     n_axes = tensor.ndim

@@ -12,19 +12,19 @@ from sklearn.utils._param_validation import Interval
 
 from sktransfer.feature_extraction._fingerprint import digest_files
 from sktransfer.feature_extraction._images import as_rgb
-from sktransfer.feature_extraction._torch import TorchFeatureExtractor
+from sktransfer.feature_extraction._network import BaseNetworkExtractor
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="vision", needed_by="TimmFeatureExtractor")
 timm = import_optional("timm", extra="vision", needed_by="TimmFeatureExtractor")
 
 
-class TimmFeatureExtractor(TorchFeatureExtractor):
+class TimmFeatureExtractor(BaseNetworkExtractor):
     """Features, and source probabilities, of images from a network of timm.
 
     Parameters
     ----------
-    model_name : str
+    network : str
         A network by its name in timm, best with the tag that tells its weights:
         ``"resnet50.a1_in1k"``. ``timm.list_models("*vit*", pretrained=True)`` lists
         them. Networks on the Hugging Face Hub are called ``"hf-hub:owner/name"``,
@@ -103,30 +103,25 @@ class TimmFeatureExtractor(TorchFeatureExtractor):
     (4, 96)
     >>> extractor.source_proba(images).shape
     (4, 1000)
-    >>> extractor.set_params(model_name="test_vit", layer="mean(blocks.*)")
-    TimmFeatureExtractor(layer='mean(blocks.*)', model_name='test_vit',
+    >>> extractor.set_params(network="test_vit", layer="mean(blocks.*)")
+    TimmFeatureExtractor(layer='mean(blocks.*)', network='test_vit',
                          pretrained=False)
     >>> extractor.transform(images).shape
     (4, 64)
     """
 
     _parameter_constraints: dict = {
-        "model_name": [str],
+        "network": [str],
         "pretrained": ["boolean"],
         "checkpoint_path": [str, os.PathLike, None],
         "model_kwargs": [dict, None],
         "image_size": [Interval(Integral, 1, None, closed="left"), None],
-        **{
-            name: TorchFeatureExtractor._parameter_constraints[name]
-            for name in ("layer", "pooling", "batch_size", "device", "dtype")
-        },
+        **BaseNetworkExtractor._parameter_constraints,
     }
-
-    collate_fn = None
 
     def __init__(
         self,
-        model_name: str,
+        network: str,
         *,
         pretrained: bool = True,
         checkpoint_path: str | os.PathLike | None = None,
@@ -138,7 +133,7 @@ class TimmFeatureExtractor(TorchFeatureExtractor):
         device: str | torch.device = "auto",
         dtype: str | None = None,
     ):
-        self.model_name = model_name
+        self.network = network
         self.pretrained = pretrained
         self.checkpoint_path = checkpoint_path
         self.model_kwargs = model_kwargs
@@ -150,26 +145,22 @@ class TimmFeatureExtractor(TorchFeatureExtractor):
         self.dtype = dtype
 
     @property
-    def module(self) -> tuple:  # what tells one network from another
-        weights = self.pretrained if self.checkpoint_path is None else "checkpoint"
-        kwargs = dict(self.model_kwargs or {})
-        return self.model_name, weights, self.checkpoint_path, kwargs, self.image_size
-
-    @property
     def preprocess(self) -> Callable[[Any], torch.Tensor]:
+        """The transform of an image that goes with the network."""
         size = self.image_size
         wanted = {} if size is None else {"input_size": (3, size, size)}
-        config = timm.data.resolve_data_config(wanted, model=self._load_module())
+        config = timm.data.resolve_data_config(wanted, model=self.load_module())
         transform = timm.data.create_transform(**config, is_training=False)
         return lambda image: transform(as_rgb(image))
 
     @property
     def source_head(self) -> str:
-        module = self._load_module()
+        """The submodule that gives the logits."""
+        module = self.load_module()
         head = getattr(module, _Heads.NAME, None) or module.get_classifier()
         return next(name for name, part in module.named_modules() if part is head)
 
-    def _make_module(self) -> torch.nn.Module:
+    def make_module(self) -> torch.nn.Module:
         config = self._find_config()
         kwargs = dict(self.model_kwargs or {})
         if self.image_size is not None and getattr(config, "fixed_input_size", False):
@@ -177,7 +168,7 @@ class TimmFeatureExtractor(TorchFeatureExtractor):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             module = timm.create_model(
-                self.model_name,
+                self.network,
                 pretrained=self.pretrained and self.checkpoint_path is None,
                 **kwargs,
             )
@@ -196,12 +187,12 @@ class TimmFeatureExtractor(TorchFeatureExtractor):
         except Exception as error:
             raise ValueError(
                 "The 'checkpoint_path' parameter of TimmFeatureExtractor must be a "
-                f"file of weights for {self.model_name!r}, safetensors or one that "
+                f"file of weights for {self.network!r}, safetensors or one that "
                 f"torch loads with weights_only=True. Got {path!r} instead "
                 f"({type(error).__name__}: {error})."
             ) from error
 
-    def _forward(self, module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+    def forward(self, module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         heads = getattr(module, _Heads.NAME, None)
         if heads is None:
             return module(inputs)
@@ -210,30 +201,30 @@ class TimmFeatureExtractor(TorchFeatureExtractor):
             module.forward_head(maps, pre_logits=True), module.forward_head(maps)
         )
 
-    def _pool(self, tensor: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def pool(self, tensor: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
         if tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2] != tensor.shape[3]:
             tensor = tensor.permute(0, 3, 1, 2)  # the channels stood last
-        return super()._pool(tensor, inputs)
+        return super().pool(tensor, inputs)
 
     def _find_config(self) -> Any:
         """What timm knows about the network by its name; None for one elsewhere."""
-        if ":" in self.model_name:
+        if ":" in self.network:
             return None
         try:
-            if timm.is_model(self.model_name):
-                return timm.get_pretrained_cfg(self.model_name)
+            if timm.is_model(self.network):
+                return timm.get_pretrained_cfg(self.network)
         except RuntimeError:  # no such tag
             pass
         names = [*timm.list_models(), *timm.list_models(pretrained=True)]
-        close = difflib.get_close_matches(self.model_name, names, n=5)
+        close = difflib.get_close_matches(self.network, names, n=5)
         raise ValueError(
-            "The 'model_name' parameter of TimmFeatureExtractor must be one that "
-            f"timm.list_models() lists. Got {self.model_name!r} instead."
+            "The 'network' parameter of TimmFeatureExtractor must be one that "
+            f"timm.list_models() lists. Got {self.network!r} instead."
             + (f" Close to it: {', '.join(map(repr, close))}." if close else "")
         )
 
-    def _check_source_proba(self) -> None:
-        own = (self._find_config() or self._load_module()).num_classes
+    def check_source_proba(self) -> None:
+        own = (self._find_config() or self.load_module()).num_classes
         asked = (self.model_kwargs or {}).get("num_classes", own)
         if asked == 0:
             problem = "has none (num_classes=0)"
@@ -243,15 +234,15 @@ class TimmFeatureExtractor(TorchFeatureExtractor):
             return
         raise ValueError(
             "Source probabilities need a network with a trained classifier, but "
-            f"{self.model_name!r} {problem}."
+            f"{self.network!r} {problem}."
         )
 
     def _fingerprint_params(self) -> dict[str, Any]:
-        params = super(TorchFeatureExtractor, self)._fingerprint_params()
+        params = super()._fingerprint_params()
         if (config := self._find_config()) is not None and config.tag:
-            params["model_name"] = f"{config.architecture}.{config.tag}"
-        elif self.model_name.startswith("local-dir:"):
-            params["model_name"] = digest_files(self.model_name.partition(":")[2])
+            params["network"] = f"{config.architecture}.{config.tag}"
+        elif self.network.startswith("local-dir:"):
+            params["network"] = digest_files(self.network.partition(":")[2])
         if self.checkpoint_path is not None:
             params["pretrained"] = False
             params["checkpoint_path"] = digest_files(self.checkpoint_path)

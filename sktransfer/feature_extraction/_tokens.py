@@ -64,31 +64,7 @@ def flatten_tokens(features: Any, labels: Sequence | None = None) -> Any:
 
 
 def flatten_labels(sentences: Sequence, labels: Sequence) -> np.ndarray:
-    """Put the labels of all sentences one after the other.
-
-    Parameters
-    ----------
-    sentences : sequence of sequences
-        Their words, or the features of their words.
-
-    labels : sequence of sequences
-        One label a word.
-
-    Returns
-    -------
-    labels : ndarray of shape (n_tokens,)
-
-    Raises
-    ------
-    ValueError
-        If a sentence, which is named, has not one label a word.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction._tokens import flatten_labels
-    >>> flatten_labels([["to", "be"], ["or"]], [[1, 2], [3]])
-    array([1, 2, 3])
-    """
+    """Put the labels of all sentences one after the other; one per word is needed."""
     if len(sentences) != len(labels):
         raise ValueError(
             f"There must be labels for each of the {len(sentences)} sentences. Got "
@@ -114,27 +90,7 @@ def flatten_labels(sentences: Sequence, labels: Sequence) -> np.ndarray:
 
 
 def split_tokens(flat: Any, sentences: Sequence) -> np.ndarray:
-    """Cut what belongs to words, one below the other, into sentences.
-
-    Parameters
-    ----------
-    flat : array of shape (n_tokens, ...)
-
-    sentences : sequence of sequences
-        With n_tokens words in all.
-
-    Returns
-    -------
-    parts : ndarray of n_sentences arrays of shape (n_words, ...)
-        Views of `flat`, in an array of objects.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sktransfer.feature_extraction._tokens import split_tokens
-    >>> split_tokens(np.array([1, 2, 3]), [["to", "be"], ["or"]])
-    array([array([1, 2]), array([3])], dtype=object)
-    """
+    """Cut an array with one row per word into an array of objects, one per sentence."""
     parts = np.empty(len(sentences), dtype=object)
     start = 0
     for i, words in enumerate(sentences):
@@ -144,31 +100,10 @@ def split_tokens(flat: Any, sentences: Sequence) -> np.ndarray:
 
 
 def check_texts(samples: Sequence, *, as_words: bool) -> list:
-    """Check that samples are texts, pairs of them, or sentences of words.
+    """Check that samples are texts or pairs of texts, or sentences of words.
 
-    Parameters
-    ----------
-    samples : sequence
-
-    as_words : bool
-        Whether they are to be sentences, each a sequence of words.
-
-    Returns
-    -------
-    texts : list
-        Of str, of tuples of two, or of lists of words.
-
-    Raises
-    ------
-    TypeError
-        If a sample, which is named, is something else, or of another kind than the
-        first.
-
-    Examples
-    --------
-    >>> from sktransfer.feature_extraction._tokens import check_texts
-    >>> check_texts(["to be", "or not"], as_words=False)
-    ['to be', 'or not']
+    A TypeError names a sample that is something else, or of another kind than the
+    first.
     """
     texts: list = []
     for i, sample in enumerate(samples):
@@ -216,20 +151,10 @@ def as_found(tokenizer: Any) -> Iterator[None]:
 class Windows(NamedTuple):
     """Sentences as a model reads them; a long one takes several windows.
 
-    Attributes
-    ----------
-    encodings : dict of str to list of list of int
-        What the tokenizer made of each window.
-
-    words : list of list of (int, int, int)
-        The sentence, the word and the column of its first sub-word, for the words
-        that are taken from the window.
-
-    n_split : int
-        How many sentences took several windows.
-
-    n_unknown : int
-        How many words the tokenizer has nothing for.
+    `encodings` has what the tokenizer made of each window; `words`, for each window,
+    the sentence, the word and the column of its first sub-word, for the words that
+    are taken from it; `n_split` sentences took several windows, and the tokenizer has
+    nothing for `n_unknown` words.
     """
 
     encodings: dict[str, list[list[int]]]
@@ -244,27 +169,8 @@ def make_windows(
     """Cut sentences into windows that a model can read, and find their words in them.
 
     Windows overlap by half. A word that is in two of them is taken from the one where
-    it is further from the edges.
-
-    Parameters
-    ----------
-    tokenizer : transformers tokenizer
-        A fast one, which knows the words that its tokens are from.
-
-    sentences : sequence of sequences of str
-        Their words.
-
-    limit : int or None
-        The longest window, in tokens, special ones included.
-
-    Returns
-    -------
-    windows : Windows
-
-    Raises
-    ------
-    ValueError
-        If there is no room for words, or no token for one.
+    it is further from the edges. A ValueError says if `limit`, the longest window in
+    tokens, leaves no room for words, or there is no token for one.
     """
     sentences = [list(map(str, words)) for words in sentences]
     windows = _encode(tokenizer, sentences, limit)

@@ -6,6 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils._param_validation import Interval, StrOptions
 
-from sktransfer.feature_extraction._base import (
-    Extraction,
-    check_samples,
-    read_samples,
-)
-from sktransfer.feature_extraction._factory import digest_module
+from sktransfer.feature_extraction._base import Extraction
 from sktransfer.feature_extraction._fingerprint import digest_files
-from sktransfer.feature_extraction._in_use import in_use
 from sktransfer.feature_extraction._language_models import (
     HiddenStates,
     Source,
@@ -33,21 +28,20 @@ from sktransfer.feature_extraction._language_models import (
     stack_of,
     torch,
     transformers,
-    without_new_hooks,
 )
 from sktransfer.feature_extraction._layers import Layers
+from sktransfer.feature_extraction._network import BaseNetworkExtractor
+from sktransfer.feature_extraction._samples import check_samples, read_samples
 from sktransfer.feature_extraction._tokens import (
     check_texts,
     make_windows,
-    split_tokens,
 )
-from sktransfer.feature_extraction._torch import TorchFeatureExtractor
 from sktransfer.utils._exclusive import exclusive
 
 _SINGLE_LABEL = (None, "single_label_classification")
 
 
-class TransformersFeatureExtractor(TorchFeatureExtractor):
+class TransformersFeatureExtractor(BaseNetworkExtractor):
     """Features of texts, or of their words, from a transformers language model.
 
     Encoders (BERT), decoders (GPT, Llama) and encoder-decoders (T5, BART), whose
@@ -56,13 +50,13 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
 
     Parameters
     ----------
-    model : str, path or transformers.PreTrainedModel
+    network : str, path or transformers.PreTrainedModel
         The name of a model on the hub, or a folder that holds one. It is loaded at the
         first use and stays out of clones and pickles. A model itself is cloned and
         pickled with its weights, and left as it was found.
 
     tokenizer : str, path or tokenizer, default=None
-        As `model`. None is that of `model`, where `model` is a name or folder.
+        As `network`. None is that of `network`, where this is a name or folder.
 
     layer : int, str or list of them, default=-1
         The hidden states that give the features, as transformers counts them: 0 are
@@ -148,20 +142,20 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
     """
 
     _parameter_constraints: dict = {
-        "model": [str, os.PathLike, transformers.PreTrainedModel],
+        **BaseNetworkExtractor._parameter_constraints,
+        "network": [str, os.PathLike, transformers.PreTrainedModel],
         "tokenizer": [str, os.PathLike, callable, None],
         "layer": [Integral, str, list, tuple],
         "pooling": [StrOptions({"mean", "cls", "last", "tokens"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
-        "device": [str, torch.device],
-        "dtype": [StrOptions({"float32", "bfloat16", "float16"}), None],
         "revision": [str, None],
     }
 
+    not_in_module = BaseNetworkExtractor.not_in_module | {"tokenizer", "max_length"}
+
     def __init__(
         self,
-        model: str | os.PathLike | torch.nn.Module,
+        network: str | os.PathLike | torch.nn.Module,
         *,
         tokenizer: Any = None,
         layer: int | str | Sequence[int | str] = -1,
@@ -172,7 +166,7 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
         dtype: str | None = None,
         revision: str | None = None,
     ):
-        self.model = model
+        self.network = network
         self.tokenizer = tokenizer
         self.layer = layer
         self.pooling = pooling
@@ -187,8 +181,10 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
         """Whether a row of the features is a word, not a text."""
         return self.pooling == "tokens"
 
-    def extract(self, X: Any, *, source_proba: bool = False) -> Extraction:
-        """Features of all layers, and source probabilities if wanted, in one pass.
+    def iter_extract(
+        self, X: Any, *, source_proba: bool = False
+    ) -> Iterator[tuple[np.ndarray, Extraction]]:
+        """Features batch by batch, as torch tensors on the device of the network.
 
         Parameters
         ----------
@@ -197,20 +193,22 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
             ``pooling="tokens"`` each is a sentence: a sequence of words.
 
         source_proba : bool, default=False
-            Whether to give the source probabilities too.
+            Whether to yield the source probabilities too.
 
-        Returns
-        -------
+        Yields
+        ------
+        rows : ndarray of int
+            The texts of the batch, those that are equal together. With
+            ``pooling="tokens"`` its words, counted through all sentences.
+
         extraction : Extraction
-            The named tuple ``(features, source_proba)``: a dict of float32 arrays
-            (n_samples, n_features) by layer, and None or a float32 array (n_samples,
-            n_source_classes). With ``pooling="tokens"`` the samples are the words of
-            all sentences, one after the other.
+            Float32 tensors: the features, by layer, and the source probabilities of
+            these rows.
 
         Raises
         ------
         ValueError
-            If a parameter is not valid or asks for a layer that is not there; if X
+            If a parameter is not valid or asks for a layer that does not exist; if X
             is empty, or the model fails on a batch.
 
         TypeError
@@ -220,91 +218,38 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
             If the model cannot be loaded.
         """
         self._validate_params()
-        if source_proba:
-            self._check_source_proba()
         texts = self._read(X)
-        device = self._find_device()
-        model = self._load_module()
-        states, layers = self._find_states(model, with_head=source_proba)
         if self.gives_tokens:
-            n_rows = sum(map(len, texts))
-            if n_rows == 0:
-                raise ValueError(f"Found no words in {len(texts)} sentences.")
-            batches = self._word_batches(texts, model, device)
-        else:
-            places = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-            n_rows = len(places)
-            batches = self._text_batches(list(places), model, device)
-        put_back = isinstance(self.model, torch.nn.Module)
-        with in_use(states, device, put_back=put_back), without_new_hooks(model):
-            extraction = self._run_batches(
-                states, batches, n_rows, layers, device, source_proba
-            )
-        if self.gives_tokens or n_rows == len(texts):
-            return extraction
-        rows = [places[text] for text in texts]
-        features, proba = extraction
-        features = {name: array[rows] for name, array in features.items()}
-        return Extraction(features, None if proba is None else proba[rows])
+            yield from super().iter_extract(texts, source_proba=source_proba)
+            return
+        places: dict[Any, list[int]] = {}
+        for i, text in enumerate(texts):
+            places.setdefault(text, []).append(i)
+        rows_of = list(places.values())
+        stream = super().iter_extract(list(places), source_proba=source_proba)
+        with closing(stream):
+            for rows, batch in stream:
+                found = [rows_of[i] for i in rows]
+                again = [k for k, own in enumerate(found) for _ in own]
+                if len(again) > len(found):
+                    batch = _take_rows(batch, again)
+                yield np.concatenate(found), batch
+                del batch
 
-    def transform(self, X: Any) -> np.ndarray:
-        """Features of the texts; those of several layers side by side, in order.
-
-        Parameters
-        ----------
-        X : list, array, Series or Dataset of n_samples texts
-            See :meth:`extract`.
-
-        Returns
-        -------
-        features : ndarray of shape (n_samples, n_features)
-            Float32 features. With ``pooling="tokens"`` an array of objects: for each
-            sentence the features of its words, of shape (n_words, n_features).
-        """
-        features = super().transform(X)
-        return split_tokens(features, self._read(X)) if self.gives_tokens else features
-
-    def transform_layers(self, X: Any) -> dict[str, np.ndarray]:
-        """Features of each layer, from one pass over the texts.
-
-        Parameters
-        ----------
-        X : list, array, Series or Dataset of n_samples texts
-            See :meth:`extract`.
-
-        Returns
-        -------
-        features : dict of str to ndarray
-            What :meth:`transform` gives, by the index of the layer.
-        """
-        layers = super().transform_layers(X)
-        if not self.gives_tokens:
-            return layers
-        texts = self._read(X)
-        return {name: split_tokens(flat, texts) for name, flat in layers.items()}
-
-    # For fine-tuning, which has batches of its own.
-
-    def _for_tuning(self, module: torch.nn.Module) -> tuple[torch.nn.Module, Layers]:
-        if self.gives_tokens:
-            raise ValueError(
-                "Fine-tuning needs one row of features a text. Got pooling='tokens', "
-                "which gives one a word."
-            )
-        return self._find_states(module, with_head=False)
-
-    def _batches(
-        self, X: Any, n_samples: int, module: torch.nn.Module, device: torch.device
-    ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-        return self._text_batches(self._read(X), module, device)
-
-    def _find_states(
-        self, model: torch.nn.Module, *, with_head: bool
-    ) -> tuple[HiddenStates, Layers]:
-        names = layer_names(self.layer, stack_of(model).config.num_hidden_layers)
+    def find_layers(
+        self, module: torch.nn.Module, *, source_proba: bool = False
+    ) -> tuple[torch.nn.Module, Layers]:
+        names = layer_names(self.layer, stack_of(module).config.num_hidden_layers)
         indices = {int(i) for name in names for i in re.findall(r"\d+", name)}
-        states = HiddenStates(model, indices, with_head)
-        return states, Layers(states, names, "logits" if with_head else None)
+        states = HiddenStates(module, indices, source_proba)
+        head = "logits" if source_proba else None
+        return states, Layers(states, names, head, source_proba=source_proba)
+
+    def iter_batches(
+        self, X: Any, module: torch.nn.Module, device: torch.device
+    ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
+        make = self._word_batches if self.gives_tokens else self._text_batches
+        return make(self._read(X), module, device)
 
     # From texts to batches.
 
@@ -315,7 +260,7 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
     def _text_batches(
         self, texts: list, model: torch.nn.Module, device: torch.device
     ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-        tokenizer, limit = self._load_tokenizer(), self._limit(model)
+        tokenizer, limit = self.load_tokenizer(), self._limit(model)
         lengths = [
             len(text) if isinstance(text, str) else sum(map(len, text))
             for text in texts
@@ -335,7 +280,9 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
     def _word_batches(
         self, sentences: list[list[str]], model: torch.nn.Module, device: torch.device
     ) -> Iterator[tuple[np.ndarray, TokenBatch]]:
-        tokenizer, limit = self._load_tokenizer(), self._limit(model)
+        if not sum(map(len, sentences)):
+            raise ValueError(f"Found no words in {len(sentences)} sentences.")
+        tokenizer, limit = self.load_tokenizer(), self._limit(model)
         if not tokenizer.is_fast:
             raise ValueError(
                 "pooling='tokens' needs a fast tokenizer, which tells the words that "
@@ -379,7 +326,7 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
             )
 
     def _describe_batch(
-        self, module: HiddenStates, inputs: TokenBatch, samples: np.ndarray
+        self, module: HiddenStates, inputs: TokenBatch, rows: np.ndarray
     ) -> str:
         n_texts, n_tokens = inputs.tensors["input_ids"].shape
         return (
@@ -387,20 +334,13 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
             f"to {n_tokens} tokens"
         )
 
-    def _pool(self, tensor: torch.Tensor, inputs: TokenBatch) -> torch.Tensor:
+    def pool(self, tensor: torch.Tensor, inputs: TokenBatch) -> torch.Tensor:
         return inputs.pool(tensor, self.pooling)
 
     # Loading.
 
-    @property
-    def module(self) -> torch.nn.Module | tuple[str, str | None]:
-        """The model handed in, or what tells one to load from another."""
-        if isinstance(self.model, torch.nn.Module):
-            return self.model
-        return os.fspath(self.model), self.revision
-
-    def _make_module(self) -> torch.nn.Module:
-        source = Source.find(*self.module)
+    def make_module(self) -> torch.nn.Module:
+        source = Source.find(os.fspath(self.network), self.revision)
         config = source.load(transformers.AutoConfig)
         with_head = has_classifier(config.architectures or ())
         model = source.load(
@@ -413,17 +353,17 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
             model.config.pad_token_id = self._padding(model)
         return model
 
-    def _load_tokenizer(self) -> Any:
-        """The tokenizer, loaded at the first call."""
+    def load_tokenizer(self) -> Any:
+        """Return the tokenizer, `tokenizer` or that of `network`, loaded once."""
         given = self.tokenizer
-        if given is None and isinstance(self.model, torch.nn.Module):
+        if given is None and isinstance(self.network, torch.nn.Module):
             raise ValueError(
                 f"The 'tokenizer' parameter of {type(self).__name__} must be set where "
-                "'model' is a model rather than a name. Got None."
+                "'network' is a model rather than a name. Got None."
             )
         if callable(given):
             return given
-        name = self.module[0] if given is None else os.fspath(given)
+        name = os.fspath(self.network if given is None else given)
         with exclusive([self]):
             cache, source = self._cache(), (name, self.revision)
             if cache.get("tokenizer", (None,))[0] != source:
@@ -432,7 +372,7 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
 
     def _padding(self, model: torch.nn.Module) -> int:
         """The token to pad with, which the attention mask hides."""
-        tokenizer = self._load_tokenizer()
+        tokenizer = self.load_tokenizer()
         ids = (
             model.config.pad_token_id,
             tokenizer.pad_token_id,
@@ -445,20 +385,21 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
         """The longest text in tokens; None if there is no limit."""
         if self.max_length is not None:
             return self.max_length
-        limits = [self._load_tokenizer().model_max_length, n_positions(stack_of(model))]
+        limits = [self.load_tokenizer().model_max_length, n_positions(stack_of(model))]
         # A tokenizer without a limit has one of 1e30.
         return min((n for n in limits if n is not None and n < 1e9), default=None)
 
-    def _check_source_proba(self) -> None:
+    def check_source_proba(self) -> None:
         if self.gives_tokens:
             raise ValueError(
                 "Source probabilities are of texts, but with pooling='tokens' the "
                 "features are of words."
             )
-        if isinstance(self.model, torch.nn.Module):
-            config, names = self.model.config, [type(self.model).__name__]
+        if isinstance(self.network, torch.nn.Module):
+            config, names = self.network.config, [type(self.network).__name__]
         else:
-            config = Source.find(*self.module).load(transformers.AutoConfig)
+            source = Source.find(os.fspath(self.network), self.revision)
+            config = source.load(transformers.AutoConfig)
             names = config.architectures or ["a model of unknown class"]
         if not has_classifier(names):
             raise ValueError(
@@ -474,23 +415,21 @@ class TransformersFeatureExtractor(TorchFeatureExtractor):
             )
 
     def _fingerprint_params(self) -> dict[str, Any]:
-        params = super(TorchFeatureExtractor, self)._fingerprint_params()
-        for name in ("model", "tokenizer"):
-            if isinstance(params[name], (str, os.PathLike)):
-                path = params[name]
-                params[name] = (
-                    digest_files(path) if Path(path).is_dir() else os.fspath(path)
-                )
-        if isinstance(self.model, torch.nn.Module):
-            params["model"] = digest_module(self.model)
+        params = super()._fingerprint_params()
+        for name in ("network", "tokenizer"):
+            if isinstance(path := getattr(self, name), (str, os.PathLike)):
+                is_folder = Path(path).is_dir()
+                params[name] = digest_files(path) if is_folder else os.fspath(path)
         if callable(self.tokenizer):
             params["tokenizer"] = describe_tokenizer(self.tokenizer)
         return params
 
-    def __getstate__(self) -> dict[str, Any]:
-        state = super().__getstate__()
-        state["_derived"].pop("tokenizer", None)
-        return state
+
+def _take_rows(batch: Extraction, rows: list[int]) -> Extraction:
+    """Rows of a batch, some of them several times."""
+    features, proba = batch
+    features = {name: tensor[rows] for name, tensor in features.items()}
+    return Extraction(features, None if proba is None else proba[rows])
 
 
 def _by_length(lengths: list[int], size: int) -> Iterator[np.ndarray]:

@@ -131,7 +131,7 @@ def _open(kept: Any, fitted: Any) -> tuple[Any, Extraction, float] | None:
         # They have to load the networks that gave the features.
         inside = extractors_within(fitted, frozen=True)
         for extractor, pinned in zip(inside, weights, strict=True):
-            extractor._cache()["weights"] = pinned
+            extractor.pin_weights(pinned)
     except Exception:  # the file holds something else, or a class has changed
         return None
     return fitted, Extraction(features, proba), seconds
@@ -167,7 +167,7 @@ def _extract_and_pack(
     made[:] = [()]
     made[:] = [_extract(fitted, X, y, source_proba)]
     inside = extractors_within(fitted, frozen=True)
-    weights = [extractor._cache().get("weights") for extractor in inside]
+    weights = [extractor.pinned_weights for extractor in inside]
     kept = (*made[0], (_pack(fitted), weights))
     return (*kept, _checksum(kept))
 

@@ -78,7 +78,7 @@ class Row:
         is not the best: the rest of it is as large as a Gram matrix.
         """
         for extractor in extractors_within(self.extractor):
-            extractor._release()
+            extractor.release()
         if self.logme is not None:
             self.logme._keep_means_only()
 

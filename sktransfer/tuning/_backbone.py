@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.feature_extraction._base import BaseExtractor, is_array, read_samples
+from sktransfer.feature_extraction import BaseExtractor, take_samples
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
@@ -30,9 +30,12 @@ def as_extractor(module: Any) -> BaseExtractor:
         If it is an extractor without a torch module.
     """
     # At the top it would ask for the wrong extra where there is no torch.
-    from sktransfer.feature_extraction import TorchFeatureExtractor
+    from sktransfer.feature_extraction import (
+        BaseNetworkExtractor,
+        TorchFeatureExtractor,
+    )
 
-    if isinstance(module, TorchFeatureExtractor):
+    if isinstance(module, BaseNetworkExtractor):
         return module
     if isinstance(module, BaseExtractor) or not (
         callable(module) or isinstance(module, str)
@@ -42,13 +45,6 @@ def as_extractor(module: Any) -> BaseExtractor:
             f"torch.nn.Module or what makes one. Got {module!r} instead."
         )
     return TorchFeatureExtractor(module)
-
-
-def take(X: Any, rows: np.ndarray) -> Any:
-    """Some samples of X: an array of an array, a list of anything else."""
-    if is_array(X):
-        return X[rows]
-    return [sample for i in rows for sample in read_samples(X, i, i + 1)]
 
 
 class Backbone(torch.nn.Module):
@@ -85,30 +81,26 @@ class Backbone(torch.nn.Module):
         super().__init__()
         # Precision is up to the training, not to the extraction.
         own = {"batch_size": batch_size + 1, "device": device, "dtype": None}
-        self.extractor = copy.copy(extractor).set_params(**own)
-        self.device = self.extractor._find_device()
-        self.replace(module.float().to(self.device))
+        if extractor.gives_tokens:
+            raise ValueError(
+                "Fine-tuning needs one row of features per sample. Got an extractor "
+                "with one row per word (pooling='tokens')."
+            )
+        self.extractor = extractor.with_module(module.float(), **own)
+        self.device = self.extractor.find_device()
+        self.replace(module.to(self.device))
 
     @classmethod
     def of(cls, extractor: BaseExtractor, **options: Any) -> Backbone:
         """A backbone with a copy of the extractor's own module."""
-        return cls(extractor, copy.deepcopy(extractor._load_module()), **options)
+        return cls(extractor, copy.deepcopy(extractor.load_module()), **options)
 
     def replace(self, module: torch.nn.Module) -> None:
         """Put a module of the same structure in the place of the present one."""
         self.module = module
-        owners = [
-            name
-            for name in ("module", "model")
-            if isinstance(vars(self.extractor).get(name), torch.nn.Module)
-        ]
-        for name in owners:
-            setattr(self.extractor, name, module)
-        if not owners:
-            source = self.extractor.module, self.extractor.dtype
-            self.extractor._cache()["module"] = source, module
+        self.extractor = self.extractor.with_module(module)
         # In a tuple, for it is no submodule: it may be wrapped around the module.
-        self._run_as = self.extractor._for_tuning(module)
+        self._run_as = self.extractor.find_layers(module)
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in vars(self).items() if k != "_run_as"}
@@ -122,21 +114,13 @@ class Backbone(torch.nn.Module):
         n_samples = len(X)
         running, layers = self._run_as
         parts, order = [], []
-        for rows, inputs in self.extractor._batches(
-            X, n_samples, self.module, self.device
-        ):
-            samples = np.arange(n_samples)[rows]
-            seen = self.extractor._run(
-                running,
-                inputs,
-                layers.taps,
-                samples,
-                self.device,
-                gradients=True,
+        extractor = self.extractor
+        for rows, inputs in extractor.iter_batches(X, self.module, self.device):
+            batch = extractor.run_batch(
+                running, inputs, layers, rows, self.device, gradients=True
             )
-            found = list(layers.collect(seen).values())
-            parts.append(found[0] if len(found) == 1 else torch.cat(found, dim=1))
-            order.append(samples)
+            parts.append(batch.joined)
+            order.append(np.arange(n_samples)[rows])
         features = parts[0] if len(parts) == 1 else torch.cat(parts)
         order = np.concatenate(order)
         if (np.diff(order) == 1).all():
@@ -152,7 +136,7 @@ class Backbone(torch.nn.Module):
             self.eval()
             with torch.no_grad():
                 parts = [
-                    self(take(X, rows[start : start + size])).cpu().numpy()
+                    self(take_samples(X, rows[start : start + size])).cpu().numpy()
                     for start in range(0, len(rows), size)
                 ]
         finally:

@@ -19,8 +19,8 @@ from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sktransfer.feature_extraction._base import check_samples
-from sktransfer.tuning._backbone import Backbone, as_extractor, take
+from sktransfer.feature_extraction import check_samples, take_samples
+from sktransfer.tuning._backbone import Backbone, as_extractor
 from sktransfer.tuning._checkpoint import Checkpoint
 from sktransfer.tuning._net import (
     Batch,
@@ -225,7 +225,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         target: torch.Tensor,
         valid: np.ndarray | None,
     ) -> TuningNet:
-        n_features = backbone.transform(take(X, np.arange(1))).shape[1]
+        n_features = backbone.transform(take_samples(X, np.arange(1))).shape[1]
         n_outputs = target.shape[1] if target.ndim == 2 else len(self.classes_)
         module = TunedModule(backbone, n_features, n_outputs)
         device = backbone.device

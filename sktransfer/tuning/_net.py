@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from sklearn.utils import gen_batches
 
-from sktransfer.tuning._backbone import Backbone, take
+from sktransfer.feature_extraction import take_samples
+from sktransfer.tuning._backbone import Backbone
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
@@ -95,7 +96,7 @@ class Samples(torch.utils.data.Dataset):
     def batch(self, positions: np.ndarray) -> tuple[Batch, torch.Tensor]:
         """The samples at some positions, and their targets."""
         rows = self.rows[positions]
-        X = take(self.X, rows)
+        X = take_samples(self.X, rows)
         if self.augment is not None:
             X = self.augment(X)
             if len(X) != len(rows):

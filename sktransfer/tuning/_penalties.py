@@ -12,8 +12,8 @@ from scipy.special import softmax
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils._param_validation import Interval
 
+from sktransfer.feature_extraction import take_samples
 from sktransfer.linear_model import LogME, LogMEClassifier
-from sktransfer.tuning._backbone import take
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
 
@@ -379,7 +379,7 @@ class FeatureDistillation(BasePenalty):
             return np.concatenate(parts, axis=1)
 
         part = teach(X) if precompute else None
-        one = take(X, np.arange(1))
+        one = take_samples(X, np.arange(1))
         n_taught = (teach(one) if part is None else part).shape[1]
         n_features = features(one).shape[1]
         term = _DistillationTerm(n_features, n_taught, n_teachers=len(extractors))

@@ -128,15 +128,15 @@ def _alike(
     selector: ModelSelector, target: BaseExtractor, k: int
 ) -> list[tuple[Any, Any]]:
     """The k best teachers that have the structure of the target, itself excepted."""
-    from sktransfer.feature_extraction import TorchFeatureExtractor
+    from sktransfer.feature_extraction import BaseNetworkExtractor
 
-    module, head = target._load_module(), target.source_head
+    module, head = target.load_module(), target.source_head
     alike = [
         (extractor, logme)
         for extractor, logme in selector.teachers(len(selector.ranking_))
-        if isinstance(extractor, TorchFeatureExtractor)
+        if isinstance(extractor, BaseNetworkExtractor)
         and extractor.fingerprint() != target.fingerprint()
-        and structural_difference(module, extractor._load_module(), head) is None
+        and structural_difference(module, extractor.load_module(), head) is None
     ]
     if not alike:
         raise ValueError(

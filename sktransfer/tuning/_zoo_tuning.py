@@ -126,7 +126,7 @@ class ZooTuning(BaseEstimator):
         """
         self._validate_params()
         target = as_extractor(self.target)
-        module = copy.deepcopy(target._load_module())
+        module = copy.deepcopy(target.load_module())
         head = target.source_head
         layers = [name for name, _ in _own_weights(module, head)]
         for name in layers:
@@ -142,7 +142,7 @@ class ZooTuning(BaseEstimator):
             extractor = as_extractor(extractor)
             if extractor.fingerprint() == own:
                 continue
-            source = extractor._load_module()
+            source = extractor.load_module()
             if difference := structural_difference(module, source, head):
                 raise ValueError(
                     "ZooTuning needs teachers of the target's structure, but "

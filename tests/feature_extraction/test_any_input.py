@@ -142,13 +142,15 @@ class TestGraphs:
         with pytest.raises(ValueError, match=rf"\({n_nodes}, 8\).*have shape \(5, n_f"):
             extractor.transform(graphs[:5])
         extractor.set_params(layer="output", source_head="second")
-        with pytest.raises(ValueError, match=rf"row of logits a.*{n_nodes} rows for 5"):
+        with pytest.raises(
+            ValueError, match=rf"row of logits per.*{n_nodes} rows for 5"
+        ):
             extractor.source_proba(graphs[:5])
 
     def test_classification(self, extractor, graphs):
         y = np.where(np.arange(60) % 2, "ring", "star")
         blind = clone(extractor).set_params(
-            module=partial(MessagePassing, messages=False)
+            network=partial(MessagePassing, messages=False)
         )
         selector = ModelSelector(
             [("blind", blind), ("sees", extractor)],
@@ -176,9 +178,9 @@ class TestGraphs:
         y = np.arange(60) % 2
         model = Pipeline([("extract", extractor), ("logme", LogMEClassifier())])
         modules = [partial(MessagePassing, messages=m) for m in (False, True)]
-        search = GridSearchCV(model, {"extract__module": modules}, cv=3)
+        search = GridSearchCV(model, {"extract__network": modules}, cv=3)
         search.fit(graphs, y)
-        assert search.best_params_["extract__module"].keywords["messages"]
+        assert search.best_params_["extract__network"].keywords["messages"]
 
     def test_clone_and_pickle(self, extractor, graphs):
         expected = extractor.transform(graphs)

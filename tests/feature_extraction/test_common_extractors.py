@@ -225,7 +225,7 @@ def test_pickle(case, expected):
 
 
 def test_module_is_left_as_it_was(case):
-    module = case.extractor._load_module().train()
+    module = case.extractor.load_module().train()
     next(module.children()).eval()
     modes = [part.training for part in module.modules()]
     state = {name: value.clone() for name, value in module.state_dict().items()}

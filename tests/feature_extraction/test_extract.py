@@ -42,7 +42,7 @@ class Shifted(BaseExtractor):
         P = np.eye(3)[[self.source] * len(X)] if source_proba else None
         return Extraction({"a": X + self.shift, "b": X - self.shift}, P)
 
-    def _check_source_proba(self):
+    def check_source_proba(self):
         if self.source is None:
             raise ValueError("no source was given.")
 

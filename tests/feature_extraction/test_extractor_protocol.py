@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 import sktransfer.feature_extraction as feature_extraction
 from sktransfer.feature_extraction import BaseExtractor, Extraction
-from sktransfer.feature_extraction._base import check_samples, read_samples
+from sktransfer.feature_extraction._samples import check_samples, read_samples
 from sktransfer.utils._optional import import_optional
 
 
@@ -33,7 +33,7 @@ class Powers(BaseExtractor):
 
     def extract(self, X, *, source_proba=False):
         if source_proba:
-            self._check_source_proba()
+            self.check_source_proba()
         type(self).passes += 1
         X = np.asarray(X, dtype=np.float32)
         layer = [self.layer] if isinstance(self.layer, str) else self.layer
@@ -46,7 +46,7 @@ class ProbablePowers(Powers):
         features = super().extract(X).features
         return Extraction(features, np.full((len(X), 4), 0.25, dtype=np.float32))
 
-    def _check_source_proba(self):
+    def check_source_proba(self):
         pass
 
 

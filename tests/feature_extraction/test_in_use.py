@@ -108,7 +108,7 @@ def test_a_clone_made_during_use_is_that_of_the_module_at_rest():
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(extractor.transform, np.ones((2, 4)))
         assert started.wait(60)
-        copied = clone(extractor).module
+        copied = clone(extractor).network
         running.result()
     assert all(part.training for part in copied.modules())
     assert not any(part._forward_hooks for part in copied.modules())

@@ -142,7 +142,7 @@ def test_maps_with_channels_last_are_pooled_over_space(images, pooling):
         name, model_kwargs=kwargs, layer=["layers.*", "patch_embed"], pooling=pooling
     )
     maps = {}
-    module = extractor._make_module().eval()
+    module = extractor.make_module().eval()
     for layer in ("layers.0", "layers.1", "patch_embed"):
         module.get_submodule(layer).register_forward_hook(
             lambda _, args, out, layer=layer: maps.update({layer: out})
@@ -228,7 +228,7 @@ def test_one_bad_file_in_a_folder_is_named(images, tmp_path):
 
 def test_unknown_name_lists_close_ones(images):
     for name, likely in [("resnet_50", "'resnet50'"), ("vit_tiny.none", "vit_")]:
-        with pytest.raises(ValueError, match=rf"(?s)'model_name'.*{name}.*{likely}"):
+        with pytest.raises(ValueError, match=rf"(?s)'network'.*{name}.*{likely}"):
             Untrained(name).transform(images)
     with pytest.raises(ValueError, match=r"'resnet50\.wrong_tag'"):
         Untrained("resnet50.wrong_tag").transform(images)
@@ -274,7 +274,7 @@ def test_weights_stay_out_of_clones_and_pickles(images):
 def test_a_new_parameter_makes_a_new_network(images):
     extractor = Untrained(CONV)
     extractor.transform(images)
-    extractor.set_params(model_name=VIT)
+    extractor.set_params(network=VIT)
     close(extractor.transform(images), Untrained(VIT).transform(images))
     extractor.set_params(image_size=64)
     close(extractor.transform(images), Untrained(VIT, **SMALL).transform(images))

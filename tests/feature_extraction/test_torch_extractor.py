@@ -295,7 +295,7 @@ def test_a_given_module_is_put_back_on_its_device():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_cuda_agrees_with_cpu(net, X):
     on_cpu = TorchFeatureExtractor(net, source_head="head", device="cpu", batch_size=3)
-    on_gpu = clone(on_cpu).set_params(module=net, device="cuda")
+    on_gpu = clone(on_cpu).set_params(network=net, device="cuda")
     expected, given = (e.extract(X, source_proba=True) for e in (on_cpu, on_gpu))
     np.testing.assert_allclose(
         given.features["penultimate"], expected.features["penultimate"], atol=1e-3
@@ -330,7 +330,7 @@ def test_empty_input(net):
         ({"preprocess": 3}, "'preprocess' parameter of TorchFeatureExtractor must be"),
         ({"dtype": "int8"}, "'dtype' parameter of TorchFeatureExtractor must be"),
         ({"layer": 3}, "'layer' parameter of TorchFeatureExtractor must be"),
-        ({"module": None}, "'module' parameter of TorchFeatureExtractor must be"),
+        ({"network": None}, "'network' parameter of TorchFeatureExtractor must be"),
     ],
 )
 def test_parameters_are_validated(X, params, message):
@@ -370,9 +370,9 @@ def test_module_is_made_once_when_first_used(X):
     extractor.transform(X)
     extractor.set_params(layer="conv").transform(X)
     assert made == [6]
-    extractor.set_params(module=partial(factory, 7))
+    extractor.set_params(network=partial(factory, 7))
     assert extractor.transform(X).shape == (10, 7)
-    extractor.module = partial(factory, 8)  # as scikit-learn's own set_params does it
+    extractor.network = partial(factory, 8)  # as scikit-learn's own set_params does it
     assert extractor.transform(X).shape == (10, 8)
     assert made == [6, 7, 8]
 
@@ -394,7 +394,7 @@ def test_pickle_keeps_the_weights_of_a_module(net, X):
     extractor = TorchFeatureExtractor(net)
     restored = pickle.loads(pickle.dumps(extractor))
     close(restored.transform(X), extractor.transform(X))
-    assert clone(extractor).module is not net
+    assert clone(extractor).network is not net
 
 
 def test_fingerprint_of_a_module(net):
@@ -502,7 +502,7 @@ def test_set_output(X):
 def test_frozen(net, X):
     extractor = TorchFeatureExtractor(net, source_head="head", layer=["conv", "norm"])
     frozen = FrozenEstimator(extractor)
-    assert clone(frozen).module is net  # weights are not copied
+    assert clone(frozen).network is net  # weights are not copied
     check_is_fitted(frozen)
     features = frozen.fit(X, None).transform(X)
     np.testing.assert_array_equal(features, extractor.transform(X))

@@ -117,7 +117,7 @@ def test_select_layer(net, X):
     extractor = TorchFeatureExtractor(net, layer=["block*", "stages.1", "mean"])
     for name, features in extractor.transform_layers(X).items():
         selected = extractor.select_layer(name)
-        assert selected.module is net
+        assert selected.network is net
         np.testing.assert_allclose(selected.transform(X), features, rtol=1e-6)
 
 

@@ -56,7 +56,7 @@ class Probable(BaseExtractor):
         P = np.exp(X[:, :3]) / np.exp(X[:, :3]).sum(axis=1, keepdims=True)
         return Extraction(layers, P if source_proba else None)
 
-    def _check_source_proba(self):
+    def check_source_proba(self):
         pass
 
 

@@ -24,7 +24,7 @@ class LoggedExtractor(BaseExtractor):
 
     def extract(self, X, *, source_proba=False):
         if source_proba:
-            self._check_source_proba()
+            self.check_source_proba()
         if self.log is not None:
             with Path(self.log).open("a") as file:
                 file.write(f"{self.power}\n")
@@ -36,7 +36,7 @@ class LoggedExtractor(BaseExtractor):
             {name: layers[name] for name in wanted}, P if source_proba else None
         )
 
-    def _check_source_proba(self):
+    def check_source_proba(self):
         if not self.head:
             raise ValueError("this extractor was made without a head.")
 

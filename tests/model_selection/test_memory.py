@@ -421,7 +421,7 @@ class TestNetworks:
         selector = fit([("random", make(lambda: torch.nn.Linear(13, 3)))])
         features = selector.best_extractor_.transform(wine[0])
         fresh = fit(
-            [("given", make(selector.best_extractor_._load_module()))], memory=None
+            [("given", make(selector.best_extractor_.load_module()))], memory=None
         )
         np.testing.assert_array_equal(
             fresh.best_extractor_.transform(wine[0]), features

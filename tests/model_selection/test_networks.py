@@ -182,7 +182,7 @@ def test_runner_up_says_that_its_network_is_gone(data):
     assert second.set_params(batch_size=3).layer is None
     with pytest.raises(ValueError, match=OTHER_WEIGHTS):
         second.transform(X)
-    second.set_params(module=seeded).transform(X)
+    second.set_params(network=seeded).transform(X)
 
 
 @pytest.mark.filterwarnings("ignore:.*Unable to cache")

@@ -11,7 +11,6 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.feature_extraction import BaseExtractor, Extraction, flatten_tokens
-from sktransfer.feature_extraction._tokens import split_tokens
 from sktransfer.linear_model import LogMEClassifier
 from sktransfer.metrics import get_scorer, logme_score
 from sktransfer.model_selection import ModelSelector, WholeDataset
@@ -34,9 +33,6 @@ class Spelling(BaseExtractor):
         }
         wanted = [self.layer] if isinstance(self.layer, str) else self.layer
         return Extraction({k: np.asarray(layers[k], dtype=np.float32) for k in wanted})
-
-    def transform(self, X):
-        return split_tokens(super().transform(X), X)
 
 
 @pytest.fixture

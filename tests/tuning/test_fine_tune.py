@@ -115,9 +115,9 @@ def test_runs_repeat_and_leave_torch_alone(make_extractor, data, weights):
 def test_the_module_handed_in_is_left_as_it_was(make_extractor, data):
     X, y = data
     extractor = make_extractor(0)
-    before = copy.deepcopy(extractor.module.state_dict())
+    before = copy.deepcopy(extractor.network.state_dict())
     model = FineTuneClassifier(extractor, **FAST).fit(X, y)
-    for name, value in extractor.module.state_dict().items():
+    for name, value in extractor.network.state_dict().items():
         assert torch.equal(value, before[name])
     assert not torch.equal(model.module_[0].weight, before["0.weight"])
     assert not model.module_.training
@@ -151,15 +151,15 @@ def test_layers_and_frozen_parameters(data):
 
 def test_batches_in_an_order_of_their_own(make_extractor, data, weights):
     class Backwards(TorchFeatureExtractor):
-        def _batches(self, X, n_samples, module, device):
-            for rows, inputs in super()._batches(X, n_samples, module, device):
-                yield np.arange(n_samples)[rows][::-1].copy(), inputs.flip(0)
+        def iter_batches(self, X, module, device):
+            for rows, inputs in super().iter_batches(X, module, device):
+                yield np.arange(len(X))[rows][::-1].copy(), inputs.flip(0)
 
     X, y = data
     extractor = make_extractor(0)
     plain = FineTuneClassifier(extractor, **FAST).fit(X, y)
     backwards = FineTuneClassifier(
-        Backwards(extractor.module, device="cpu"), **FAST
+        Backwards(extractor.network, device="cpu"), **FAST
     ).fit(X, y)
     np.testing.assert_allclose(
         backwards.predict_proba(X), plain.predict_proba(X), atol=1e-5

@@ -187,7 +187,9 @@ def test_teachers_run_once_unless_samples_are_augmented(
     teachers = fitted_teachers(X, y)
     calls = []
     for extractor, _ in teachers:
-        extractor.module.register_forward_hook(lambda *args: calls.append(len(args[2])))
+        extractor.network.register_forward_hook(
+            lambda *args: calls.append(len(args[2]))
+        )
     own = make_extractor(0)
     FineTuneClassifier(own, penalty=BayesianTuning(teachers), **FAST).fit(X, y)
     assert sum(calls) == 3 * 60
@@ -247,11 +249,11 @@ def test_any_transformer_can_teach(make_extractor, data):
 def test_what_is_handed_in_is_left_as_it_was(make_extractor, data, fitted_teachers):
     X, y = data
     teachers = fitted_teachers(X, y)
-    before = [copy.deepcopy(e.module.state_dict()) for e, _ in teachers]
+    before = [copy.deepcopy(e.network.state_dict()) for e, _ in teachers]
     for penalty in (BayesianTuning(teachers), FeatureDistillation(teachers)):
         FineTuneClassifier(make_extractor(0), penalty=penalty, **FAST).fit(X, y)
     for (extractor, _), state in zip(teachers, before, strict=True):
-        for name, value in extractor.module.state_dict().items():
+        for name, value in extractor.network.state_dict().items():
             assert torch.equal(value, state[name])
 
 
@@ -262,7 +264,7 @@ def refuses(make_extractor, penalty, X, y, regression=False):
         raise AssertionError("training has begun")
 
     extractor = make_extractor(0)
-    extractor.module.register_forward_hook(never)
+    extractor.network.register_forward_hook(never)
     return tuner(regression)(extractor, penalty=penalty, augment=never, **FAST)
 
 

@@ -90,7 +90,7 @@ def test_zoo_tuning_takes_the_best_of_the_targets_structure(candidates, data):
 def test_regression_and_a_target_from_elsewhere(candidates, make_extractor, data):
     X, _ = data
     y = np.tanh(X[:, 0])
-    target = TorchFeatureExtractor(make_extractor(9).module, device="cpu")
+    target = TorchFeatureExtractor(make_extractor(9).network, device="cpu")
     model, ranking = rank_and_tune(ModelSelector(candidates), target, X, y, **FAST)
     assert isinstance(model, FineTuneRegressor)
     assert len(ranking) == len(candidates)

@@ -59,7 +59,7 @@ def test_equals_training_without_a_break(
 
     def model(after):
         extractor = make_extractor(0)
-        extractor.module.append(nn.Dropout(0.2))
+        extractor.network.append(nn.Dropout(0.2))
         return FineTuneClassifier(
             extractor,
             penalty=penalty and penalty(teachers),
@@ -275,8 +275,8 @@ def test_every_training_has_a_file_of_its_own(make_extractor, data, tmp_path):
         ({"device": "auto", "verbose": 0}, X, y),
         ({"lr": 0.02}, X, y),
         ({"module": make_extractor(1)}, X, y),
-        ({"module": make_extractor(1).module}, X, y),
-        ({"module": make_extractor(2).module}, X, y),
+        ({"module": make_extractor(1).network}, X, y),
+        ({"module": make_extractor(2).network}, X, y),
         ({}, X[:-1], y[:-1]),
         ({}, X, (y + 1) % 3),
     ]:

@@ -166,7 +166,7 @@ def test_shares_at_the_start(images):
     backbone = zoo.make_backbone(batch_size=16, device="cpu")
     layer = backbone.module.conv
     torch.testing.assert_close(layer.running_gate, torch.tensor([0.6, 0.2, 0.2]))
-    nets = [network(seed).module for seed in range(3)]
+    nets = [network(seed).network for seed in range(3)]
     expected = sum(
         s * net.conv.weight for s, net in zip([0.6, 0.2, 0.2], nets, strict=True)
     )
@@ -184,7 +184,7 @@ def test_lite_ends_as_a_plain_network(images):
     zoo = ZooTuning(network(0), pairs(network(1), network(2)))
     model = FineTuneClassifier(zoo, **FAST).fit(X, y)
     kinds = [type(layer) for layer in model.module_.modules()]
-    assert kinds == [type(layer) for layer in network(0).module.modules()]
+    assert kinds == [type(layer) for layer in network(0).network.modules()]
     features = TorchFeatureExtractor(model.module_, source_head="head").transform(X)
     logits = model.head_(torch.from_numpy(features))
     np.testing.assert_allclose(
@@ -204,14 +204,14 @@ def test_full_keeps_its_gates_and_can_be_folded(images):
 def test_all_sources_learn_and_none_is_changed(images):
     X, y = images
     sources = [network(seed) for seed in range(3)]
-    before = [copy.deepcopy(s.module.state_dict()) for s in sources]
+    before = [copy.deepcopy(s.network.state_dict()) for s in sources]
     zoo = ZooTuning(sources[0], pairs(*sources[1:]), lite=False)
     model = FineTuneClassifier(zoo, **FAST).fit(X, y)
     for k in range(3):
         layer = model.module_.linear
         assert not torch.equal(layer.sources["weight"][k], before[k]["linear.weight"])
         assert layer.alignment[k].abs().max() > 0
-        for name, value in sources[k].module.state_dict().items():
+        for name, value in sources[k].network.state_dict().items():
             assert torch.equal(value, before[k][name])
 
 
@@ -239,13 +239,13 @@ def test_networks_of_another_structure(images):
             ZooTuning(network(0), pairs(network(1), network(2, width=6)))
         ).fit(*images)
     longer = network(1)
-    longer.module.add_module("more", nn.ReLU())
+    longer.network.add_module("more", nn.ReLU())
     with pytest.raises(ValueError, match="ReLU as layer 'more', which the target does"):
         FineTuneClassifier(ZooTuning(network(0), pairs(longer))).fit(*images)
     with pytest.raises(ValueError, match="no layer 'more', where the target has ReLU"):
         FineTuneClassifier(ZooTuning(longer, pairs(network(0)))).fit(*images)
     other = network(1)
-    other.module.relu = nn.GELU()
+    other.network.relu = nn.GELU()
     with pytest.raises(ValueError, match="GELU as layer 'relu', where the target has"):
         FineTuneClassifier(ZooTuning(network(0), pairs(other))).fit(*images)
 

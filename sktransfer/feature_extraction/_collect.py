@@ -1,0 +1,106 @@
+"""Collecting a stream of extractions into arrays on the host."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import _num_samples
+
+from sktransfer.feature_extraction._samples import check_samples, read_samples
+from sktransfer.utils._array_api import to_numpy
+
+_PROBA = None  # stands for the source probabilities, beside the names of layers
+
+
+def collect(
+    stream: Iterable[tuple[Any, Any]], X: Any, extractor: Any
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Float32 features by layer, and source probabilities, in the order of X."""
+    outputs: dict[Any, np.ndarray] = {}
+    is_missing = None
+    waiting: deque = deque()
+    try:
+        for rows, (features, proba) in stream:
+            if is_missing is None:
+                is_missing = np.ones(_count_rows(X, extractor), dtype=bool)
+            is_missing[rows] = False
+            parts = features if proba is None else {**features, _PROBA: proba}
+            waiting.append((rows, *_start_copy(parts)))
+            del features, proba, parts  # before there is another batch
+            # CUDA works on this batch while the last one is written.
+            while waiting and (waiting[0][2] is None or len(waiting) > 1):
+                _write(outputs, is_missing, *waiting.popleft())
+        for last in waiting:
+            _write(outputs, is_missing, *last)
+    finally:
+        if hasattr(stream, "close"):  # with an error, before its traceback is gone
+            stream.close()
+    if is_missing is None or is_missing.any():
+        what = "no batch" if is_missing is None else f"no row {is_missing.argmax()}"
+        raise ValueError(
+            f"{type(extractor).__name__}.iter_extract must yield every row of X once. "
+            f"It has yielded {what}."
+        )
+    proba = outputs.pop(_PROBA, None)
+    return outputs, proba
+
+
+def _count_rows(X: Any, extractor: Any) -> int:
+    if not extractor.gives_tokens:
+        return _num_samples(X)
+    X, n_samples = check_samples(X, extractor)
+    return sum(map(len, read_samples(X, 0, n_samples)))
+
+
+def _start_copy(parts: dict[Any, Any]) -> tuple[dict[Any, np.ndarray], Any]:
+    """Arrays on the host, and the event that tells when CUDA has filled them."""
+    on_cuda = [array for array in parts.values() if getattr(array, "is_cuda", False)]
+    if not on_cuda:
+        return {name: to_numpy(array) for name, array in parts.items()}, None
+    torch = sys.modules["torch"]
+    host = {}
+    for name, tensor in parts.items():
+        copied = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=True)
+        copied.copy_(tensor.detach(), non_blocking=True)
+        host[name] = copied.numpy()
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(on_cuda[0].device))
+    return host, event
+
+
+def _write(
+    outputs: dict[Any, np.ndarray],
+    is_missing: np.ndarray,
+    rows: Any,
+    parts: dict[Any, np.ndarray],
+    event: Any,
+) -> None:
+    """Write a batch to the output arrays, made at the first batch."""
+    if event is not None:
+        event.synchronize()
+    if not outputs:
+        for name, array in parts.items():
+            shape = len(is_missing), array.shape[1]
+            outputs[name] = np.empty(shape, dtype=np.float32)
+    if parts.keys() != outputs.keys():
+        raise ValueError(
+            "All batches must have the same layers and source probabilities. Got "
+            f"{list(outputs)} at first, then {list(parts)}."
+        )
+    n_rows = len(is_missing[rows])
+    for name, array in parts.items():
+        own = outputs[name]
+        if array.shape[1] != own.shape[1]:
+            raise ValueError(
+                "All samples must have the same number of features. The layer "
+                f"{name!r} gave {own.shape[1]} at first, then {array.shape[1]}."
+            )
+        if len(array) != n_rows:
+            raise ValueError(
+                f"The layer {name!r} gave {len(array)} rows for {n_rows} samples."
+            )
+        own[rows] = array
