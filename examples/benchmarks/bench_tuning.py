@@ -49,7 +49,12 @@ ALL = 14
 METHODS = {
     "plain": ("plain", 1, "weight_decay", (5e-3,)),
     "distillation, top 3": ("distillation", 3, "penalty__weight", (0.01, 1e-3, 0.1)),
-    "zoo-tuning, top 3 alike": ("zoo-tuning", 3, "module__share", (0.9, 0.7, 0.99)),
+    "zoo-tuning, top 3 alike": (
+        "zoo-tuning",
+        3,
+        "network__initial_weight",
+        (0.9, 0.7, 0.99),
+    ),
     "b-tuning, all": ("b-tuning", ALL, "penalty__weight", (1.0, 0.1, 10.0)),
     "b-tuning, top 3": ("b-tuning", 3, "penalty__weight", (1.0, 0.1, 10.0)),
 }

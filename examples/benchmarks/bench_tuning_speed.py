@@ -40,7 +40,7 @@ def main() -> None:
     torch.set_num_threads(1)
     X, y = (part[:640] for part in load_target("digits", return_X_y=True))
     zoo = load_zoo(device="cpu")
-    target = dict(zoo)["plain-emoji"]
+    network = dict(zoo)["plain-emoji"]
     selector = ModelSelector(zoo).fit(X, y)
     teachers = selector.teachers(3)
     names = ("plain-handwritten", "plain-objects", "plain-clothes")
@@ -54,15 +54,15 @@ def main() -> None:
             "penalty": BayesianTuning(teachers),
             "augment": unchanged,
         },
-        "Zoo-tuning, lite, 3 teachers": {"module": ZooTuning(target, alike)},
+        "Zoo-tuning, lite, 3 teachers": {"network": ZooTuning(network, alike)},
         "Zoo-tuning, full, 3 teachers": {
-            "module": ZooTuning(target, alike, lite=False)
+            "network": ZooTuning(network, alike, lite=False)
         },
     }
     seconds = {label: [] for label in models}
     for _ in track(range(TURNS), "turns"):
         for label, params in models.items():
-            model = FineTuneClassifier(target, max_epochs=3, lr=0.03, device="cpu")
+            model = FineTuneClassifier(network, max_epochs=3, lr=0.03, device="cpu")
             model.set_params(**params).fit(X, y)
             seconds[label] += model.history_[:, "dur"]
     table = Table("method", "seconds an epoch", "ratio to plain")

@@ -252,7 +252,7 @@ def test_a_label_that_would_be_unseen_is_refused(make_extractor, data):
         ({"n_iter_no_change": 2}, ValueError, "needs a 'validation_fraction'"),
         ({"penalty": "b-tuning"}, ValueError, "'penalty' parameter"),
         ({"device": "nowhere"}, ValueError, "'device' parameter"),
-        ({"module": 3}, ValueError, "'module' parameter"),
+        ({"network": 3}, ValueError, "'network' parameter"),
     ],
 )
 def test_parameters_are_checked(make_extractor, data, params, error, message):
@@ -473,5 +473,5 @@ def test_texts(data, global_random_seed):
         again.predict_proba(texts), model.predict_proba(texts)
     )
     by_word = clone(extractor).set_params(pooling="tokens")
-    with pytest.raises(ValueError, match="needs one row of features a text"):
+    with pytest.raises(ValueError, match="needs one row of features per sample"):
         FineTuneClassifier(by_word).fit(texts, y)
