@@ -50,8 +50,11 @@ class StoredArray:
             if not self.member:
                 array = np.asarray(np.load(self._location, mmap_mode="r"))
             else:
-                with ZipFile(self._location) as archive:
-                    array = npy.read_array(archive.open(self.member))
+                with (
+                    ZipFile(self._location) as zipped,
+                    zipped.open(self.member) as file,
+                ):
+                    array = npy.read_array(file)
             if array.shape != self.shape:
                 raise ValueError(
                     f"its shape was {self.shape} at first and is {array.shape} now; "
@@ -88,19 +91,17 @@ def open_features(
                 name = f"{path}:{key}" if key else str(path)
             if name in features:
                 raise ValueError(f"{path} is given twice; each model needs one file.")
-            _check_features(array)
+            if array.dtype.kind not in "fiub":
+                raise ValueError(
+                    f"{array} must hold numbers; it holds {array.dtype} values."
+                )
+            if len(array.shape) != 2 or 0 in array.shape:
+                raise ValueError(
+                    f"{array} must have shape (n_samples, n_features), both above 0; "
+                    f"it has shape {array.shape}."
+                )
             features[name] = array
     return features
-
-
-def _check_features(array: StoredArray) -> None:
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"{array} must hold numbers; it holds {array.dtype} values.")
-    if len(array.shape) != 2 or 0 in array.shape:
-        raise ValueError(
-            f"{array} must have shape (n_samples, n_features), both above 0; it has "
-            f"shape {array.shape}."
-        )
 
 
 def read_labels(
