@@ -1,58 +1,28 @@
-"""What the LogME estimators share: statistics in, evidence and posterior out."""
+"""Base class of the LogME estimators, from statistics to the posterior."""
 
 from __future__ import annotations
 
-import warnings
 from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sktransfer.exceptions import RoundingWarning, UnboundedEvidenceWarning
+from sktransfer.linear_model._diagnostics import (
+    check_solvable,
+    warn_of_limits,
+    warn_of_lost_directions,
+)
 from sktransfer.linear_model._evidence import maximise_evidence
-from sktransfer.linear_model._exact_fit import measure_residual
-from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior
-from sktransfer.linear_model._spectrum import Spectrum, loses_directions
+from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior, standard_error
+from sktransfer.linear_model._rounding import loses_directions, measure_residual
+from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._validation import check_features, check_weights
-
-# An error of LogME, in nats, that a user should hear of.
-_NOTABLE = 1e-3
-
-
-def standard_error(
-    influence: np.ndarray, sample_weight: np.ndarray | None = None
-) -> float:
-    """Jackknife standard error of a mean over samples, std(psi) / sqrt(n).
-
-    Parameters
-    ----------
-    influence : ndarray of shape (n_samples,)
-        psi of one score, or the difference of two scores' on the same samples.
-    sample_weight : ndarray of shape (n_samples,), optional
-
-    Returns
-    -------
-    float
-        In the unit of `influence`; NaN if any influence is.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sktransfer.linear_model import standard_error
-    >>> standard_error(np.array([1.0, -1.0, 1.0, -1.0]))
-    0.5
-    """
-    weights = np.ones(len(influence)) if sample_weight is None else sample_weight
-    total = weights.sum()
-    centred = influence - weights @ influence / total
-    return float(np.sqrt(weights @ centred**2) / total)
 
 
 class BaseLogME(BaseEstimator, metaclass=ABCMeta):
@@ -141,16 +111,10 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
             self.statistics_ = statistics.in_double().update(X, targets, weights)
             posterior = solve()
         self._posterior = posterior
-        self._warn(posterior, stacklevel=5)  # whoever called fit, which is decorated
+        # The caller of a public method, which is decorated.
+        warn_of_limits(posterior, self, stacklevel=5)
         if loses_directions(posterior.spectrum, X, weights):
-            warnings.warn(
-                "Some features are so nearly linear combinations of others that what "
-                "sets them apart is lost in their products, even in float64: LogME "
-                "does not see it. Remove what they share (a common offset of some "
-                "samples, say), or reduce them by PCA, first.",
-                RoundingWarning,
-                stacklevel=4,
-            )
+            warn_of_lost_directions(stacklevel=5)
         if self.std_error:
             self._influence = posterior.influence(X, target_rows, weights)
             host = None if weights is None else to_numpy(weights)
@@ -189,10 +153,10 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         return X, targets, check_weights(sample_weight, X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """LogME of the given data, the evidence maximised anew.
+        """LogME of the given data, with the evidence maximised anew.
 
-        This is the papers' measure, not R^2 or accuracy, so that a grid search over
-        extractors maximises LogME; what `fit` has learnt does not enter it.
+        This is the papers' measure rather than R^2 or accuracy, so that a grid search
+        over extractors maximises LogME. It does not depend on what `fit` has learnt.
 
         Parameters
         ----------
@@ -211,12 +175,12 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         return fresh.fit(X, y, sample_weight).logme_
 
     def _check_stream(self) -> None:
-        """Refuse bad parameters, which may have changed, and a model of means only."""
+        """Refuse invalid parameters, and a model that has no statistics."""
         self._validate_params()
         if getattr(self, "statistics_", self) is None:
             raise ValueError(
-                f"This {type(self).__name__} keeps predictive means only, so that "
-                "partial_fit has nothing to add to; use fit, with all samples."
+                f"This {type(self).__name__} keeps predictive means only, but "
+                "partial_fit needs the statistics. Use fit, with all samples."
             )
 
     def _check(self, X: Any, y: Any, *, restart: bool) -> tuple[Any, Any]:
@@ -233,16 +197,16 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         return SufficientStatistics(self.n_features_in_, n_classes=n_classes)
 
     def _solve(self) -> Posterior:
-        """The posterior given all that has been seen; solved for once."""
+        """The posterior given all samples seen, computed once."""
         check_is_fitted(self)
         if self._posterior is None:
             self._posterior = self._maximise(self._spectrum())
-            self._warn(self._posterior, stacklevel=4)
+            warn_of_limits(self._posterior, self, stacklevel=4)
         return self._posterior
 
     def _spectrum(self) -> Spectrum:
         statistics = self.statistics_
-        self._check_solvable(statistics)
+        check_solvable(statistics, self)
         if self.fit_intercept:
             return statistics.centred_spectrum
         return statistics.spectrum
@@ -254,99 +218,15 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         )
         return Posterior(spectrum, maximum)
 
-    def _warn(self, posterior: Posterior, stacklevel: int) -> None:
-        """Say where there is no maximum, or none that could be found."""
-        spectrum, maximum = posterior.spectrum, posterior.maximum
-        if (stuck := ~maximum.converged).any():
-            warnings.warn(
-                f"solver={self.solver!r} did not converge in max_iter="
-                f"{self.max_iter} iterations for {self._name_targets(stuck)}; raise "
-                "max_iter or use solver='newton'.",
-                ConvergenceWarning,
-                stacklevel=stacklevel,
-            )
-        copies = spectrum.n_rows - spectrum.n_distinct
-        repeated = f" {copies} samples repeat others." if copies else ""
-        if (unbounded := np.isposinf(maximum.log_evidence)).any():
-            warnings.warn(
-                f"The features explain {self._name_targets(unbounded)} without any "
-                "error: the evidence is infinite. Has the target leaked into them?"
-                f"{repeated}",
-                UnboundedEvidenceWarning,
-                stacklevel=stacklevel,
-            )
-        if maximum.bounded.any():
-            warnings.warn(
-                f"The features fit {self._name_targets(maximum.bounded)} exactly on "
-                "hardly more samples than they have directions, and the evidence has "
-                "no maximum: its value is the one at alpha / beta = 1e-8 times the "
-                f"smallest eigenvalue.{repeated} Remove repeated samples, or use more.",
-                UnboundedEvidenceWarning,
-                stacklevel=stacklevel,
-            )
-        if (error := posterior.rounding_error()) > _NOTABLE:
-            name = "float32" if self.statistics_.is_single else "float64"
-            warnings.warn(
-                f"Some features are so nearly linear combinations of others that the "
-                f"precision of {name} leaves LogME uncertain by about {error:.2g} "
-                "nats. Remove redundant features, or reduce them by PCA, first"
-                + ("; or pass float64 features." if name == "float32" else "."),
-                RoundingWarning,
-                stacklevel=stacklevel,
-            )
-
-    def _check_solvable(self, statistics: SufficientStatistics) -> None:
-        name = type(self).__name__
-        if statistics.n_rows < 2:
-            raise ValueError(
-                f"{name} needs at least 2 samples; got n_samples = {statistics.n_rows}."
-            )
-        if statistics.n_samples == 0:
-            raise ValueError(
-                f"{name} needs samples of positive weight; all {statistics.n_rows} so "
-                "far have a sample_weight of zero."
-            )
-        if self.fit_intercept and statistics.n_samples <= 1:
-            raise ValueError(
-                f"{name} with an intercept needs sample weights that sum to more than "
-                f"1; got a sum of {statistics.n_samples:.6g}."
-            )
-        if (lost := statistics.lost_targets).any():
-            raise ValueError(
-                f"{name} cannot score {self._name_targets(lost)}: so small that the "
-                "squares underflow float64. Divide the targets by their largest "
-                "absolute value first."
-            )
-        if (zero := statistics.target_norms == 0).any():
-            why = "no sample has it" if hasattr(self, "classes_") else "all zero"
-            raise ValueError(
-                f"{name} cannot score {self._name_targets(zero)}: {why}, so that the "
-                "evidence is unbounded."
-            )
-        if (constant := statistics.constant_targets).any():
-            raise ValueError(
-                f"{name} cannot score {self._name_targets(constant)}: constant over "
-                "all samples, so that there is nothing to explain."
-            )
-
-    def _name_targets(self, mask: np.ndarray) -> str:
-        classes = getattr(self, "classes_", None)
-        found = np.flatnonzero(mask)
-        names = (found if classes is None else classes[found]).tolist()
-        kind = "target" if classes is None else "class"
-        shown = ", ".join(repr(name) for name in names[:5])
-        rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        return f"{kind} {shown}{rest}"
-
     def _keep_means_only(self) -> None:
-        """Forget statistics and all but the means of the posterior, to save memory."""
+        """Drop the statistics and all of the posterior but its means."""
         self._posterior = self._solve().compact()
         self.statistics_ = self._influence = None
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "statistics_")
 
-    def _at_home(self, values: np.ndarray) -> Any:
+    def _like_features(self, values: np.ndarray) -> Any:
         """Bring small host results to the namespace and device of the features."""
         return self._solve().like_features(values)
 
@@ -360,36 +240,36 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
     @property
     def log_evidence_(self) -> Any:
         """Log evidence of each target, summed over samples, in nats."""
-        return self._at_home(self._solve().maximum.log_evidence)
+        return self._like_features(self._solve().maximum.log_evidence)
 
     @property
     def alpha_(self) -> Any:
-        """Precision of the weights' prior, one a target."""
-        return self._at_home(self._solve().maximum.alpha)
+        """Precision of the weights' prior, one per target."""
+        return self._like_features(self._solve().maximum.alpha)
 
     @property
     def beta_(self) -> Any:
-        """Precision of the noise, one a target."""
-        return self._at_home(self._solve().maximum.beta)
+        """Precision of the noise, one per target."""
+        return self._like_features(self._solve().maximum.beta)
 
     @property
     def effective_dof_(self) -> Any:
-        """Number of weights that the data determine, gamma, one a target."""
-        return self._at_home(self._solve().maximum.effective_dof)
+        """Number of weights that the data determine, gamma, one per target."""
+        return self._like_features(self._solve().maximum.effective_dof)
 
     @property
     def singular_values_(self) -> Any:
         """Non-zero singular values of the features, decreasing."""
-        return self._at_home(np.sqrt(self._solve().spectrum.eigenvalues))
+        return self._like_features(np.sqrt(self._solve().spectrum.eigenvalues))
 
     @property
     def n_iter_(self) -> np.ndarray:
-        """Iterations of the solver, one entry a target."""
+        """Iterations of the solver, one per target."""
         return self._solve().maximum.n_iter
 
     @property
     def converged_(self) -> np.ndarray:
-        """Whether the solver converged, one entry a target."""
+        """Whether the solver converged, one per target."""
         return self._solve().maximum.converged
 
     @property

@@ -244,7 +244,7 @@ def test_compact_model_cannot_learn_more(cls, X, y):
     model = cls().fit(X, y)
     model._keep_means_only()
     with pytest.raises(
-        ValueError, match="keeps predictive means only, so that partial"
+        ValueError, match="predictive means only, but partial_fit needs"
     ):
         model.partial_fit(X, y)
     assert model.fit(X, y).partial_fit(X, y).statistics_.n_rows == 24

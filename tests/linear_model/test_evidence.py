@@ -28,7 +28,7 @@ def random_problem(rng, rank, n, n_targets, spread, explained):
     return _Problem(s / s[0], z2, residual, float(n))
 
 
-def solve(problem, solver="newton", *, believed=True, **kwargs):
+def solve(problem, solver="newton", *, credible=True, **kwargs):
     spectrum = Spectrum(
         eigenvalues=problem.s,
         eigenbasis=None,
@@ -38,9 +38,9 @@ def solve(problem, solver="newton", *, believed=True, **kwargs):
         target_norms=problem.z2.sum(axis=0) + problem.residual,
         n_samples=problem.n,
         n_rows=int(problem.n),
-        n_distinct=2 * len(problem.s) if believed else 0,
+        n_distinct=2 * len(problem.s) if credible else 0,
     )
-    assert spectrum.believed == believed
+    assert spectrum.credible == credible
     return maximise_evidence(spectrum, solver=solver, **{**PATIENT, **kwargs})
 
 
@@ -234,13 +234,13 @@ def test_unbounded_far_away(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_creeping_evidence_stops(solver):
-    """One sample more than directions proves no exact fit: t stops, and says so."""
+def test_spurious_fit_stops(solver):
+    """One sample more than directions does not make an exact fit credible: t stops."""
     s = np.geomspace(1, 1e-3, 299)
     z2 = s[:, None] ** 1.5
     problem = _Problem(s, z2 / z2.sum(), np.zeros(1), 300.0)
-    found = solve(problem, solver, believed=False)
-    assert found.bounded[0]
+    found = solve(problem, solver, credible=False)
+    assert found.at_lower_bound[0]
     assert found.converged[0]
     assert found.t[0] == pytest.approx(1e-8 * s[-1])
     expected = brute_force(problem, np.log(1e-8 * s[-1:]))
@@ -248,7 +248,7 @@ def test_creeping_evidence_stops(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_interior_maximum_beats_creeping(solver, local_maxima):
+def test_interior_maximum_of_a_spurious_fit(solver, local_maxima):
     """The evidence rises for ever as the noise vanishes, and has a maximum before."""
     s = np.geomspace(1, 1e-3, 299)
     z2 = s[:, None] ** 0.5
@@ -260,8 +260,8 @@ def test_interior_maximum_beats_creeping(solver, local_maxima):
     # Without noise it would be higher, and without bound.
     far = brute_force(problem, np.array([-300.0, -400.0]))
     assert curve[peaks[0]] < far[0] < far[1]
-    found = solve(problem, solver, believed=False)
-    assert not found.bounded[0]
+    found = solve(problem, solver, credible=False)
+    assert not found.at_lower_bound[0]
     assert np.log(found.t[0]) == pytest.approx(grid[peaks[0]], abs=0.02)
     assert found.log_evidence[0] == pytest.approx(curve[peaks[0]], abs=1e-4)
 

@@ -9,7 +9,8 @@ import pytest
 
 from sktransfer.exceptions import UnboundedEvidenceWarning
 from sktransfer.linear_model import LogME, LogMEClassifier, SufficientStatistics
-from sktransfer.linear_model._exact_fit import count_distinct, measure_residual
+from sktransfer.linear_model._rounding import measure_residual
+from sktransfer.linear_model._spectrum import count_distinct
 
 INTERCEPT = pytest.mark.parametrize("fit_intercept", [False, True])
 
@@ -99,9 +100,9 @@ def test_features_that_are_the_classes():
         assert np.isposinf(LogMEClassifier().fit(np.eye(3)[y], y).logme_)
 
 
-def test_creeping_evidence_is_reproducible(global_random_seed):
-    """Where it only creeps upwards it stops at a share of the smallest eigenvalue,
-    which scales and rotations leave alone.
+def test_evidence_of_a_spurious_fit_is_reproducible(global_random_seed):
+    """It is taken at a share of the smallest eigenvalue, which scales and rotations
+    of the features do not change.
     """
     rng = np.random.default_rng(global_random_seed)
     n = 40

@@ -1,66 +1,30 @@
-"""Is a target an exact linear function of the features? The samples know.
-
-Sums of products lose a residual below their rounding. Where that matters and the
-samples are at hand, it is measured on them.
-"""
+"""What rounding hides in sums of products, measured on the samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from scipy.linalg import svdvals
 
+from sktransfer.linear_model._spectrum import ROUNDING, Spectrum, count_distinct
 from sktransfer.utils._array_api import chunks, from_numpy, get_namespace, to_numpy
 
-if TYPE_CHECKING:
-    from sktransfer.linear_model._spectrum import Spectrum
-
+# Samples handled at once, and samples inspected for directions.
 _ROWS = 1024
 _REFINEMENTS = 5
-
-
-def count_distinct(X: Any, weights: Any = None, *, zero: bool = True) -> int:
-    """Number of different rows of positive weight.
-
-    Parameters
-    ----------
-    X : array of shape (n, n_features)
-    weights : array of shape (n,), optional
-    zero : bool, default=True
-        Whether a row of zeros counts.
-    """
-    counted = set()
-    for rows in chunks(X.shape[0], _ROWS):
-        part = to_numpy(X[rows, :]) + 0.0  # -0.0 is 0.0
-        keep = np.ones(len(part), dtype=bool) if zero else part.any(axis=1)
-        if weights is not None:
-            keep &= to_numpy(weights[rows]) > 0
-        counted.update(hash(row.tobytes()) for row in part[keep])
-    return len(counted)
 
 
 def measure_residual(
     spectrum: Spectrum, X: Any, target_rows: Callable[[slice], Any], weights: Any
 ) -> Spectrum:
-    """The spectrum with its uncertain residuals measured on the samples.
+    """Measure the uncertain residuals of a spectrum on its samples.
 
-    The least-squares weights are refined until the squared error falls no more; it
-    counts as zero where it is within the rounding of the target and of its own sums.
-
-    Parameters
-    ----------
-    spectrum : Spectrum
-        Of these samples.
-    X : array of shape (n, n_features)
-    target_rows : callable
-        Slice of rows -> their targets, of shape (m, n_targets), float64.
-    weights : array of shape (n,), float64, or None
-
-    Returns
-    -------
-    Spectrum
+    The least-squares weights are refined until the squared error stops falling. It
+    counts as zero if it is within the rounding of the target and of its own sums.
+    `target_rows` gives the targets of a slice of rows as columns, float64.
     """
     which = np.flatnonzero(spectrum.uncertain)
     if not len(which):
@@ -83,7 +47,7 @@ def measure_residual(
         best, size = np.where(better, square, best), np.where(better, reach, size)
         coef = xp.where(from_numpy(better, xp, where), trial, coef)
         step = to_numpy(basis.project(gradient)) / root**2 * better
-    # Targets may have been rounded like the features; sums are off by what cancels.
+    # Targets may be as rounded as the features, and sums lose what cancels.
     rounded = float(xp.finfo(X.dtype).eps) ** 2 * spectrum.target_norms[which]
     best[best <= 64 * (rounded + np.finfo(np.float64).eps ** 2 * size)] = 0.0
     residual = spectrum.residual.copy()
@@ -101,7 +65,7 @@ def measure_residual(
 
 
 def _errors(spectrum, X, target_rows, weights, which, coef) -> tuple:
-    """Squared errors of weights, their gradient, and the size of what cancels."""
+    """Squared errors of weights, their gradients, and the squares that cancel."""
     xp, where = get_namespace(X=X)
     columns = from_numpy(which, xp, where)
     square, reach, gradient = 0.0, 0.0, 0.0
@@ -111,11 +75,29 @@ def _errors(spectrum, X, target_rows, weights, which, coef) -> tuple:
         size = part**2 @ coef**2
         if spectrum.feature_mean is not None:
             part = part - spectrum.feature_mean
-            mean = from_numpy(spectrum.target_mean[which], xp, where)
-            target = target - mean
+            target = target - from_numpy(spectrum.target_mean[which], xp, where)
         error = target - part @ coef
         w = xp.ones_like(error[:, :1]) if weights is None else weights[rows, None]
         square = square + to_numpy(xp.sum(w * error**2, axis=0))
         reach = reach + to_numpy(xp.sum(w * size, axis=0))
         gradient = gradient + part.T @ (w * error)
     return square, gradient, reach
+
+
+def loses_directions(spectrum: Spectrum, X: Any, weights: Any = None) -> bool:
+    """Whether products lose a part of the features beyond their rounding."""
+    if not spectrum.truncated:
+        return False
+    xp, where = get_namespace(X=X)
+    chosen = np.arange(X.shape[0])
+    if weights is not None:
+        chosen = np.flatnonzero(to_numpy(weights) > 0)
+    chosen = chosen[:: -(-len(chosen) // _ROWS)]
+    some = to_numpy(xp.take(X, from_numpy(chosen, xp, where), axis=0))
+    some = some.astype(np.float64)
+    if spectrum.feature_mean is not None:
+        some = some - to_numpy(spectrum.feature_mean)
+    length = np.linalg.norm(some, axis=0)
+    singular = svdvals(some / np.where(length > 0, length, 1.0))
+    seen = singular > ROUNDING * float(xp.finfo(X.dtype).eps) * singular[0]
+    return int(np.sum(seen)) > len(spectrum.eigenvalues)
