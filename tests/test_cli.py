@@ -265,10 +265,11 @@ class TestRank:
             assert peak < 3.5 * one
 
     def test_reason_is_no_markup_either(self, folder, capsys, monkeypatch):
-        def fail(*_, **__):
-            raise ValueError("expected one of [red, blue] [/x]")
+        def fail(metrics, data, *, on_error):
+            on_error("h_score", ValueError("expected one of [red, blue] [/x]"))
+            return {"logme": metrics["logme"].score(data)}
 
-        monkeypatch.setattr("sktransfer.model_selection._candidate.measure", fail)
+        monkeypatch.setattr("sktransfer.model_selection._candidate.evaluate", fail)
         assert rank("--metric", "logme", "h_score") == 0
         assert "expected one of [red, blue] [/x]" in capsys.readouterr().out
 

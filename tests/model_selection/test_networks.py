@@ -16,7 +16,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktransfer.metrics import get_scorer
 from sktransfer.model_selection import ModelSelector
-from sktransfer.model_selection._candidate import Measurement, evaluate_candidate
+from sktransfer.model_selection._candidate import EvaluationSpec, evaluate_candidate
 
 torch = pytest.importorskip("torch")
 
@@ -215,25 +215,25 @@ def test_networks_are_let_go_of(n_jobs, memory, layer, data, tmp_path):
     assert len(alive) == 8
 
 
-def test_rows_are_light_when_they_come_back(data):
-    """What is no better than the best so far leaves a worker without a Gram matrix."""
+def test_results_are_light_when_they_come_back(data):
+    """Results no better than the best so far leave a worker without a Gram matrix."""
     X, y = data
     metrics = get_scorer("logme").metrics
-    measurement = Measurement(metrics, "classification", len(y), True, np.nan, "logme")
+    spec = EvaluationSpec(metrics, "classification", True, np.nan, "logme")
     wide = FunctionTransformer(noise, kw_args={"seed": 0})
     sizes = {}
     for best_score in (None, -10.0, 10.0):
-        (row,) = evaluate_candidate(
-            "wide", wide, X, y, measurement, Memory(None), (), best_score
+        (result,) = evaluate_candidate(
+            "wide", wide, X, y, spec, Memory(None), None, best_score
         )
-        sizes[best_score] = len(pickle.dumps(row))
+        sizes[best_score] = len(pickle.dumps(result))
     gram = 300 * 300 * 4
     assert sizes[None] == sizes[-10.0] > gram > sizes[10.0]
     # Of several layers one can be the best at most.
     net = TorchFeatureExtractor(seeded, layer=["block1", "block2"], device="cpu")
-    rows = evaluate_candidate("net", net, X, y, measurement, Memory(None), ())
-    full = [row.logme.statistics_ is not None for row in rows]
-    assert full == [row is max(rows, key=lambda r: r.scores["logme"]) for row in rows]
+    rows = evaluate_candidate("net", net, X, y, spec, Memory(None), None)
+    full = [row.head.statistics_ is not None for row in rows]
+    assert full == [row is max(rows, key=lambda r: r.value("logme")) for row in rows]
 
 
 class Nested(Net):
