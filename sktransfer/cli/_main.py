@@ -1,4 +1,4 @@
-"""The parser of the command line, and what becomes of errors."""
+"""The entry to the commands."""
 
 from __future__ import annotations
 

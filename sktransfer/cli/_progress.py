@@ -1,4 +1,4 @@
-"""Fitting with a progress bar and plain warnings on standard error."""
+"""What standard error shows while a selector is fitted."""
 
 from __future__ import annotations
 

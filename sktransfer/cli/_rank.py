@@ -135,10 +135,14 @@ def _run(arguments: argparse.Namespace) -> None:
 def _read(arguments: argparse.Namespace) -> tuple[dict[str, StoredArray], np.ndarray]:
     """Features by the name of their model, and the labels of the same samples."""
     labels = arguments.labels
-    features = open_features(arguments.features, _note)
+
+    def note(message):
+        say(f"note: {message}")
+
+    features = open_features(arguments.features, note)
     counts = Counter(array.shape[0] for array in features.values())
     ((n_samples, _),) = counts.most_common(1)
-    y = read_labels(labels, n_samples, _note)
+    y = read_labels(labels, n_samples, note)
     others = [array for array in features.values() if array.shape[0] != len(y)]
     if others:
         rows = ", ".join(f"{array} has {array.shape[0]}" for array in others)
@@ -154,10 +158,6 @@ def _read(arguments: argparse.Namespace) -> tuple[dict[str, StoredArray], np.nda
             "label. For a single column of classes, use --task classification."
         )
     return features, y
-
-
-def _note(message: str) -> None:
-    say(f"note: {message}")
 
 
 class _FileSelector(ModelSelector):

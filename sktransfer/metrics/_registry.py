@@ -56,7 +56,7 @@ def get_metric(name: str) -> Metric:
     Raises
     ------
     ValueError
-        If there is none, naming those there are.
+        If there is no such metric; the message lists the names.
 
     Examples
     --------

@@ -1,10 +1,10 @@
-"""Features and labels in .csv files, without columns that only number the rows."""
+"""Contents of .csv files, without columns that only number the rows."""
 
 from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
@@ -52,7 +52,7 @@ def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
         _refuse_cells(path, names, by_name)
         raise ValueError("its rows differ in length")
     index = by_name
-    if not index and n_columns > 1 and (_counts(values) or _is_shuffled(values)):
+    if not index and n_columns > 1 and (_counts(values[:, 0]) or _is_shuffled(values)):
         index = [0]
     dropped += [_left_out(names, i) for i in index]
     if len(index) == n_columns:
@@ -75,52 +75,47 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         lines, rows = zip(*_rows(file), strict=True)
+    first, cells = rows[0], np.array(rows)
     dropped, names = [], None
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
+    words = [i for i, cell in enumerate(first) if not _is_number(cell)]
     # A word that recurs is a label, even in the first line.
-    recurs = any(
-        not _is_number(column[0]) and column[0] in column[1:] for column in columns
-    )
+    recurs = any(first[i] in cells[1:, i] for i in words)
     is_header = any(
-        not _is_number(column[0])
-        and (
-            all(map(_is_number, column[1:]))
-            or (column[0].strip().casefold() in _LABEL_NAMES and not recurs)
-        )
-        for column in columns
+        _are_numbers(cells[1:, i])
+        or (first[i].strip().casefold() in _LABEL_NAMES and not recurs)
+        for i in words
     )
-    took_first = f"took the first line, {','.join(rows[0])}, for a header."
+    took_first = f"took the first line, {','.join(first)}, for a header."
     if is_header and len(rows) == n_samples:  # one label is missing then
         dropped.append(took_first)
     if len(rows) == n_samples + 1 and not is_header and not recurs:
-        of_words = not all(map(_is_number, rows[0]))
-        is_header = of_words or rows[0] == [str(i) for i in range(len(rows[0]))]
-        if not of_words and is_header:
+        is_header = bool(words)
+        if first == [str(i) for i in range(len(first))]:
+            is_header = True
             dropped.append(took_first)
     if is_header:
-        names, lines = rows[0], lines[1:]
-        columns = [column[1:] for column in columns]
-    if not len(columns[0]):
+        names, lines, cells = first, lines[1:], cells[1:]
+    if not len(cells):
         raise ValueError("there are no rows below its header")
-    kept = list(range(len(columns)))
-    if len(columns) > 1:
+    kept = list(range(len(first)))
+    if len(kept) > 1:
         index = _index_columns(names or ())
-        if not index and _are_numbers(columns[0]) and _counts(_numbers(columns[:1])):
+        column = cells[:, 0]
+        if not index and _are_numbers(column) and _counts(column.astype(float)):
             index = [0]
-        if len(index) < len(columns):
+        if len(index) < len(kept):
             dropped += [_left_out(names, i) for i in index]
             kept = [i for i in kept if i not in index]
-    columns = [columns[i] for i in kept]
-    for column in columns:
-        missing = np.flatnonzero(is_missing(column))
-        if len(missing):
-            raise ValueError(
-                f"line {lines[missing[0]]} has no label; leave such samples out of all "
-                "files"
-            )
-    several = len(columns) > 1
-    if all(map(_are_numbers, columns)):
-        numbers = _numbers(columns)
+    cells = cells[:, kept]
+    missing = np.argwhere(is_missing(cells.T))
+    if len(missing):
+        raise ValueError(
+            f"line {lines[missing[0, 1]]} has no label; leave such samples out of all "
+            "files"
+        )
+    several = len(kept) > 1
+    if _are_numbers(cells.flat):
+        numbers = cells.astype(np.float64)
         for i, column in zip(kept, numbers.T, strict=True):
             if several and _is_whole(column) and _all_differ(column):
                 raise ValueError(
@@ -128,23 +123,23 @@ def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
                     "as ids do; keep only the columns of labels, or save the data as "
                     ".npy if it is one of them"
                 )
-        integers = all(_is_integer(cell) for column in columns for cell in column)
+        integers = all(map(_is_integer, cells.flat))
         if integers and np.abs(numbers).max() < 2**63:
-            return np.stack([c.astype(np.int64) for c in columns], axis=1), dropped
+            return cells.astype(np.int64), dropped
         if several or not integers:
             return numbers, dropped
     elif several:
         named = "" if names is None else f" ({', '.join(names[i] for i in kept)})"
         raise ValueError(
-            f"it has {len(columns)} columns{named}, not all of them numbers; keep one "
+            f"it has {len(kept)} columns{named}, not all of them numbers; keep one "
             "column, the labels"
         )
-    if _all_differ(columns[0]):
+    if _all_differ(cells):
         raise ValueError(
             "every label is different, as ids are; keep only the labels, and "
             "separate columns by commas"
         )
-    return columns[0], dropped
+    return cells[:, 0], dropped
 
 
 def is_missing(text: np.ndarray) -> np.ndarray:
@@ -190,12 +185,8 @@ def _is_integer(cell: str) -> bool:
     return cell.strip().lstrip("+-").isdecimal()
 
 
-def _are_numbers(column: np.ndarray) -> bool:
-    return all(map(_is_number, column))
-
-
-def _numbers(columns: list[np.ndarray]) -> np.ndarray:
-    return np.stack([column.astype(np.float64) for column in columns], axis=1)
+def _are_numbers(cells: Iterable[str]) -> bool:
+    return all(map(_is_number, cells))
 
 
 def _index_columns(names: list[str] | tuple[str, ...]) -> list[int]:
@@ -207,9 +198,8 @@ def _index_columns(names: list[str] | tuple[str, ...]) -> list[int]:
     return [i for i, name in enumerate(names) if i < n_unnamed or name in _INDEX_NAMES]
 
 
-def _counts(values: np.ndarray) -> bool:
-    """Whether the first of several columns only numbers the rows."""
-    column = values[:, 0]
+def _counts(column: np.ndarray) -> bool:
+    """Whether the column only numbers the rows."""
     return bool(len(column) > 2 and _is_whole(column) and (np.diff(column) > 0).all())
 
 

@@ -1,4 +1,4 @@
-"""Features and labels in .npy, .npz and .csv files."""
+"""The .npy, .npz and .csv files that a user names."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TextIO
 from zipfile import ZipFile
@@ -18,10 +19,7 @@ from numpy.lib import format as npy
 from sktransfer.utils._csv import is_missing, read_csv_features, read_csv_labels
 
 SUFFIXES = (".npy", ".npz", ".csv")
-_READ_HEADER = {
-    (1, 0): npy.read_array_header_1_0,
-    (2, 0): npy.read_array_header_2_0,
-}
+_READ_HEADER = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 @dataclass(eq=False)
@@ -76,14 +74,7 @@ def open_features(
     features: dict[str, StoredArray] = {}
     for path in paths:
         stem = path.stem if stems[path.stem] == 1 else str(path)
-        if _suffix(path) == ".csv":
-            with _naming(path):
-                values, dropped = read_csv_features(path)
-            for what in dropped:
-                note(f"{path}: {what}")
-            arrays = [StoredArray(path, "", values.shape, values.dtype, values)]
-        else:
-            arrays = _open_arrays(path)
+        arrays = _open(path, read_csv_features, note)
         for array in arrays:
             key = array.member.removesuffix(".npy")
             name = f"{stem}:{key}" if len(arrays) > 1 else stem
@@ -112,20 +103,14 @@ def read_labels(
     `n_samples` tells whether the first line of a .csv file of words is a header. `note`
     is called with a sentence on what was left out of the file.
     """
-    if _suffix(path) == ".csv":
-        with _naming(path):
-            y, dropped = read_csv_labels(path, n_samples)
-        for what in dropped:
-            note(f"{path}: {what}")
-    else:
-        arrays = _open_arrays(path)
-        if len(arrays) > 1:
-            names = sorted(array.member.removesuffix(".npy") for array in arrays)
-            raise ValueError(
-                f"{path} must hold one array; it holds {names}. Save the labels to a "
-                "file of their own."
-            )
-        y = arrays[0].read()
+    arrays = _open(path, partial(read_csv_labels, n_samples=n_samples), note)
+    if len(arrays) > 1:
+        names = sorted(array.member.removesuffix(".npy") for array in arrays)
+        raise ValueError(
+            f"{path} must hold one array; it holds {names}. Save the labels to a file "
+            "of their own."
+        )
+    y = arrays[0].read()
     if y.ndim not in (1, 2) or 0 in y.shape:
         raise ValueError(
             f"{path} must have shape (n_samples,) or (n_samples, n_targets); it has "
@@ -212,8 +197,14 @@ def _suffix(path: Path) -> str:
     return suffix
 
 
-def _open_arrays(path: Path) -> list[StoredArray]:
-    """All arrays of an .npy or .npz file, by their headers."""
+def _open(path: Path, read_csv: Callable, note: Callable) -> list[StoredArray]:
+    """All arrays of a file; those of an .npy or .npz file by their headers."""
+    if _suffix(path) == ".csv":
+        with _naming(path):
+            values, dropped = read_csv(path)
+        for what in dropped:
+            note(f"{path}: {what}")
+        return [StoredArray(path, "", values.shape, values.dtype, values)]
     with _naming(path), path.open("rb") as file:
         # The content, not the suffix, tells whether this is an archive.
         if file.read(2) != b"PK":
