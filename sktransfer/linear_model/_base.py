@@ -179,8 +179,8 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         self._validate_params()
         if getattr(self, "statistics_", self) is None:
             raise ValueError(
-                f"This {type(self).__name__} keeps predictive means only, but "
-                "partial_fit needs the statistics. Use fit, with all samples."
+                f"This {type(self).__name__} is compact: it has no statistics that "
+                "partial_fit could add to. Use fit, with all samples."
             )
 
     def _check(self, X: Any, y: Any, *, restart: bool) -> tuple[Any, Any]:
@@ -218,10 +218,21 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         )
         return Posterior(spectrum, maximum)
 
-    def _keep_means_only(self) -> None:
-        """Drop the statistics and all of the posterior but its means."""
-        self._posterior = self._solve().compact()
-        self.statistics_ = self._influence = None
+    def compact(self, *, keep_std: bool = False) -> None:
+        """Drop the statistics, and all else that predictions do not need.
+
+        Parameters
+        ----------
+        keep_std : bool, default=False
+            Whether to keep `influence_`, and the eigenvectors that standard deviations
+            of predictions need. For n < D they are as large as the features.
+        """
+        dtype = None
+        if keep_std:
+            dtype = "float32" if self.statistics_.is_single else "float64"
+        self._posterior = self._solve().compact(dtype)
+        self.statistics_ = None
+        self._influence = self._influence if keep_std else None
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "statistics_")

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from sktransfer.linear_model._eigenbasis import Eigenbasis
 from sktransfer.linear_model._evidence import EvidenceMaximum
 from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.utils._array_api import beside, chunks, get_namespace, to_numpy
@@ -69,9 +70,13 @@ class Posterior:
         shift = self.coef @ self.spectrum.feature_mean
         return self.like_features(self.spectrum.target_mean) - shift
 
-    def compact(self) -> Posterior:
-        """The same posterior without the eigenvectors, which its variance needs."""
-        small = replace(self, spectrum=replace(self.spectrum, eigenbasis=None))
+    def compact(self, dtype: str | None = None) -> Posterior:
+        """The same posterior with eigenvectors of this type; None leaves them out."""
+        basis = None
+        if dtype is not None:
+            xp, _ = get_namespace(V=self.spectrum.basis)
+            basis = Eigenbasis(xp.astype(self.spectrum.basis, getattr(xp, dtype)))
+        small = replace(self, spectrum=replace(self.spectrum, eigenbasis=basis))
         # Cached properties of a frozen dataclass live in its __dict__.
         small.__dict__.update(coef=self.coef, intercept=self.intercept)
         return small

@@ -281,6 +281,8 @@ class BaseModelSelector(
             warn_of_unknown_order(
                 results, paired[0], self.probability_better_, stacklevel=5
             )
+        if best.head is not None and best.head.statistics_ is not None:
+            best.head.compact(keep_std=True)
         if self.refit:
             self.best_extractor_ = best.extractor
             steps = [("extract", best.extractor), ("logme", best.head)]

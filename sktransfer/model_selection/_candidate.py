@@ -83,7 +83,7 @@ class CandidateResult:
         for extractor in extractors_within(self.extractor):
             extractor.release()
         if self.head is not None:
-            self.head._keep_means_only()
+            self.head.compact()
 
 
 @dataclass(frozen=True)

@@ -242,10 +242,8 @@ def test_parameters_of_a_fitted_stream(cls, X, y):
 def test_compact_model_cannot_learn_more(cls, X, y):
     """It had no statistics: 'NoneType' object has no attribute 'update'."""
     model = cls().fit(X, y)
-    model._keep_means_only()
-    with pytest.raises(
-        ValueError, match="predictive means only, but partial_fit needs"
-    ):
+    model.compact()
+    with pytest.raises(ValueError, match="no statistics that partial_fit could add"):
         model.partial_fit(X, y)
     assert model.fit(X, y).partial_fit(X, y).statistics_.n_rows == 24
 

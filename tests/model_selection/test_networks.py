@@ -15,7 +15,7 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktransfer.metrics import get_scorer
-from sktransfer.model_selection import ModelSelector
+from sktransfer.model_selection import BaseModelSelector, ModelSelector
 from sktransfer.model_selection._candidate import EvaluationSpec, evaluate_candidate
 
 torch = pytest.importorskip("torch")
@@ -136,6 +136,34 @@ def test_network_that_was_scored_in_an_earlier_run(data, tmp_path):
     for _ in range(2):
         selector = ModelSelector(seeds, memory=str(tmp_path)).fit(X, y)
         check_consistent(selector, X, y)
+
+
+class Half(BaseModelSelector):
+    """Everything on half of the samples, then on all."""
+
+    def _run_selection(self, evaluate):
+        evaluate(samples=range(0, evaluate.n_samples, 2))
+        evaluate()
+
+
+@pytest.mark.parametrize("make", [Net, seeded])
+def test_features_of_different_networks_are_not_mixed(make, data, tmp_path):
+    X, y = data
+    passes = []
+
+    def note(module, args):
+        if isinstance(module, Net):
+            passes.append(len(args[0]))
+
+    extractor = TorchFeatureExtractor(make, batch_size=200, device="cpu")
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        selector = Half([("net", extractor)], memory=str(tmp_path)).fit(X, y)
+    finally:
+        hook.remove()
+    # Drawn anew, the network is another in the second round: nothing kept is of use.
+    assert passes == ([89, 89] if make is seeded else [89, 89, 178])
+    check_consistent(selector, X, y)
 
 
 @pytest.mark.parametrize("kind", [Net, Projection, Lazy])
