@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from sklearn.utils import ClassifierTags, RegressorTags, column_or_1d, get_tags
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils._repr_html.estimator import _VisualBlock
 from sklearn.utils.metaestimators import _BaseComposition
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, check_memory
 
 from sktransfer.feature_extraction import flatten_tokens
 from sktransfer.feature_extraction._extract import gives_tokens
@@ -36,18 +37,14 @@ from sktransfer.model_selection._checks import (
     is_named,
 )
 from sktransfer.model_selection._evaluate import Evaluate
-from sktransfer.model_selection._report import (
-    give_warnings,
-    warn_of_failures,
-    warn_of_unknown_order,
-)
+from sktransfer.model_selection._report import warn_of_failures, warn_of_unknown_order
 from sktransfer.model_selection._results import (
     check_columns,
     has_parts,
     probabilities,
     results_table,
 )
-from sktransfer.model_selection._warnings import warnings_by_thread
+from sktransfer.model_selection._warnings import as_warning, warnings_by_thread
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
 from sktransfer.utils._validation import describe_task
@@ -242,7 +239,8 @@ class BaseModelSelector(
         results = evaluate.results()
         best = best_result(results, spec.decides)
         # To whoever called fit, which is decorated.
-        give_warnings(evaluate.warnings, stacklevel=4)
+        for text, category in evaluate.warnings:
+            warnings.warn(as_warning(text, category), stacklevel=4)
         warn_of_failures(results, best, stacklevel=4)
         self._store_results(results, best)
         if self.task_ == "classification":
@@ -262,6 +260,7 @@ class BaseModelSelector(
             fit_head=bool(self.refit) or "logme" in [m.name for m in metrics.values()],
             error_score=self.error_score,
             decides=self.refit if isinstance(self.refit, str) else next(iter(metrics)),
+            memory=check_memory(self.memory),
         )
 
     def _store_results(

@@ -137,26 +137,7 @@ def fit_and_extract(
 
     Extractors treat each sample separately, so only samples that are not kept yet are
     extracted. Transformers that learn from the samples are looked up with all of them.
-
-    Parameters
-    ----------
-    name : str
-        Name of the candidate, for warnings.
-    extractor : transformer or pipeline
-    X, y : raw inputs and target
-    source_proba : bool
-        Whether to give source probabilities, too.
-    memory : joblib.Memory
-    digests : Digests or None
-        Those of X and y; with None nothing is kept.
-
-    Returns
-    -------
-    fitted : transformer or pipeline
-        With the parameters of `extractor`, including those that only change the speed.
-    extraction : Extraction
-    seconds : float
-        Duration of the extraction when it was made.
+    The seconds are those that the extraction took when it was made.
     """
     fitted = clone(extractor)
     stateless = is_stateless(fitted)

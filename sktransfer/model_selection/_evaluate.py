@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.parallel import delayed
-from sklearn.utils.validation import _num_samples, check_memory
+from sklearn.utils.validation import _num_samples
 
 from sktransfer.feature_extraction import take_samples
 from sktransfer.feature_extraction._tokens import flatten_labels
@@ -40,12 +40,7 @@ class Evaluate:
     """
 
     def __init__(
-        self,
-        selector: BaseEstimator,
-        X: Any,
-        y: Any,
-        spec: EvaluationSpec,
-        root: Any,
+        self, selector: BaseEstimator, X: Any, y: Any, spec: EvaluationSpec, root: Any
     ):
         self.names = [name for name, _ in selector.extractors]
         self.n_samples = _num_samples(X)
@@ -53,8 +48,7 @@ class Evaluate:
         self.decides = spec.decides
         self.warnings: dict[tuple[str, type[Warning]], None] = {}
         self._selector, self._X, self._spec, self._root = selector, X, spec, root
-        self._memory = check_memory(selector.memory)
-        self._digests = SampleDigests(X, self.n_samples, self._memory)
+        self._digests = SampleDigests(X, self.n_samples, spec.memory)
         self._found: dict[str, list[CandidateResult]] = {}
         self._best: CandidateResult | None = None
 
@@ -75,32 +69,31 @@ class Evaluate:
         list of CandidateResult
             One per candidate and layer, in the order of the candidates.
         """
-        extractors = self._choose(names)
+        chosen = set(self.names if names is None else names)
+        if unknown := chosen.difference(self.names):
+            raise ValueError(
+                f"names must be among the candidates {self.names}. Got "
+                f"{sorted(unknown)}."
+            )
+        candidates = [pair for pair in self._selector.extractors if pair[0] in chosen]
         X, y, samples = self._take(samples)
         selector, spec = self._selector, self._spec
         digests = self._digests.of(samples, y)
-        contexts = [self._root.subcontext(task_name=name) for name in extractors]
-        begun: set[str] = set()
+        contexts = [self._root.subcontext(task_name=name) for name, _ in candidates]
+        begun: set[int] = set()
 
-        def job(name: str, context: Any) -> tuple:
-            if name not in begun:
-                begun.add(name)
-                context.call_on_fit_task_begin(estimator=selector, X=X, y=y)
+        def call(i: int) -> tuple:
+            if i not in begun:
+                begun.add(i)
+                contexts[i].call_on_fit_task_begin(estimator=selector, X=X, y=y)
             return delayed(evaluate_candidate)(
-                name,
-                extractors[name],
-                X,
-                y,
-                spec,
-                self._memory,
-                digests,
-                self._score_to_beat(len(samples)),
+                *candidates[i], X, y, spec, digests, self._to_beat(len(samples))
             )
 
         def substitute(i: int, error: Exception) -> list[CandidateResult]:
-            return [not_run(list(extractors)[i], error)]
+            return [not_run(candidates[i][0], error)]
 
-        jobs = list(map(partial(partial, job), extractors, contexts))
+        jobs = [partial(call, i) for i in range(len(candidates))]
         raises = spec.error_score == "raise"
         batches = run_jobs(jobs, selector.n_jobs, None if raises else substitute)
         found = []
@@ -114,18 +107,6 @@ class Evaluate:
             found += results
         return found
 
-    def _choose(self, names: Iterable[str] | None) -> dict[str, Any]:
-        extractors = dict(self._selector.extractors)
-        if names is None:
-            return extractors
-        chosen = set(names)
-        if unknown := chosen.difference(extractors):
-            raise ValueError(
-                f"names must be among the candidates {self.names}. Got "
-                f"{sorted(unknown)}."
-            )
-        return {name: e for name, e in extractors.items() if name in chosen}
-
     def _take(self, samples: Any) -> tuple[Any, Any, np.ndarray]:
         everything = np.arange(self.n_samples)
         samples = everything if samples is None else np.asarray(samples)
@@ -134,7 +115,7 @@ class Evaluate:
             X, y = take_samples(X, samples), take_samples(y, samples)
         return X, flatten_labels(X, y) if self._selector._of_tokens else y, samples
 
-    def _score_to_beat(self, n_samples: int) -> float | None:
+    def _to_beat(self, n_samples: int) -> float | None:
         """What a result on as many samples has to exceed to be the best so far."""
         best = self._best
         if best is None or best.n_samples < n_samples:

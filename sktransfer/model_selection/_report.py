@@ -6,14 +6,11 @@ A `stacklevel` is that of whoever called the selector, counted from the caller.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 
 import numpy as np
 
 from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.model_selection._candidate import CandidateResult
-from sktransfer.model_selection._results import failure_summary
-from sktransfer.model_selection._warnings import as_warning
 from sktransfer.utils._terminal import printable
 
 
@@ -27,12 +24,10 @@ def print_results(results: list[CandidateResult]) -> None:
         print(printable(f"{result.label}: {scores} ({seconds:.1f} s){failed}"))
 
 
-def give_warnings(
-    caught: Iterable[tuple[str, type[Warning]]], *, stacklevel: int
-) -> None:
-    """Give the warnings of all candidates, whatever process they came from."""
-    for text, category in caught:
-        warnings.warn(as_warning(text, category), stacklevel=stacklevel + 1)
+def failure_summary(results: list[CandidateResult]) -> str:
+    """One line for each result with an error."""
+    lines = (f"  {r.label}: {'; '.join(r.errors)}" for r in results if r.errors)
+    return printable("\n".join(lines))
 
 
 def warn_of_failures(
@@ -62,19 +57,21 @@ def warn_of_unknown_order(
     *,
     stacklevel: int,
 ) -> None:
-    """Name the results with a score whose order is not known for want of its parts."""
-    scored = [i for i, r in enumerate(results) if metric in r.scores]
-    n_samples = np.array([results[i].n_samples for i in scored])
-    unknown = []
-    for i in scored:
-        parts = results[i].scores[metric].parts
-        alike = np.array(scored)[n_samples == results[i].n_samples]
-        if np.isnan(parts).any() and np.isnan(probability[i, alike]).any():
-            unknown.append(results[i].label)
+    """Name the results whose order is unknown for want of a standard error."""
+    n_samples = np.array([r.n_samples for r in results if metric in r.scores])
+    scored = [i for i, result in enumerate(results) if metric in result.scores]
+    unknown = [
+        repr(results[i].label)
+        for i in scored
+        if np.isnan(results[i].scores[metric].std_error)
+        and np.isnan(
+            probability[i, np.array(scored)[n_samples == results[i].n_samples]]
+        ).any()
+    ]
     if unknown:
         warnings.warn(
             "probability_better_ is unknown (NaN) for pairs with "
-            f"{', '.join(map(repr, unknown))}: the standard error of their {metric} "
-            "cannot be computed.",
+            f"{', '.join(unknown)}: the standard error of their {metric} cannot be "
+            "computed.",
             stacklevel=stacklevel + 1,
         )
