@@ -20,7 +20,7 @@ CANDIDATES = [(f"pca{i}", PCA(i)) for i in (1, 2, 3, 5)]
 
 
 class Halving(BaseModelSelector):
-    """Doubles the samples, and keeps the better half of the candidates."""
+    """Double the samples in each round, and keep the better half of the candidates."""
 
     def _run_selection(self, evaluate):
         names, n = evaluate.names, evaluate.n_samples
