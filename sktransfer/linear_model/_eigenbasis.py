@@ -7,6 +7,7 @@ time on the product Q Z. A product with a few targets does not need it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -87,6 +88,7 @@ class FactoredEigenbasis(Eigenbasis):
         return np.concatenate([A[:1], rotated])
 
 
+@dataclass(eq=False)
 class RowEigenbasis(Eigenbasis):
     """Right singular vectors V = F^T U S^-1 of few rows F, from the left ones.
 
@@ -94,20 +96,14 @@ class RowEigenbasis(Eigenbasis):
     multiplied by `root_weights` if there are any; `left` is U, `singular_values` is S.
     """
 
-    def __init__(
-        self,
-        X: Any,
-        mean: Any,
-        root_weights: Any,
-        left: Eigenbasis,
-        singular_values: np.ndarray,
-    ):
-        self.X = X
-        self.mean = mean
-        self.root_weights = root_weights
-        self.left = left
-        self.singular_values = singular_values
-        self.example = left.example
+    X: Any
+    mean: Any
+    root_weights: Any
+    left: Eigenbasis
+    singular_values: np.ndarray
+
+    def __post_init__(self):
+        self.example = self.left.example
 
     @cached_property
     def vectors(self) -> Any:

@@ -96,10 +96,9 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     its limit is taken. Duplicated and zero features do not change it (Corollaries 3 and
     4).
 
-    The reference implementation sums log det A over min(n, D) eigenvalues and so omits
-    (D - n) log alpha for n < D: the score grows with the width of the network, even for
-    pure noise. It also adds 1e-5 to denominators, so that the score depends on the
-    scale of the features, and it stops after 11 iterations.
+    The reference implementation omits (D - n) log alpha for n < D, so that its score
+    grows with the width of the network, even for pure noise. It also depends on the
+    scale of the features, by 1e-5 in denominators, and stops after 11 iterations.
 
     If features fit few samples exactly (for n < D with repeated samples, for example),
     the evidence may rise without limit as the noise vanishes. Then its local maximum is
