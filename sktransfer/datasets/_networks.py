@@ -85,22 +85,7 @@ class _ResidualBlock(nn.Module):
 
 
 class ResidualNet(_ZooNet):
-    """ResNet-8: a stem and three residual blocks of width 16, 32 and 64.
-
-    Parameters
-    ----------
-    n_classes : int, default=10
-        Number of outputs of the `head`.
-    mean, std : sequence of 3 floats
-        Normalisation of the channels, for images on the scale 0..1.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sktransfer.datasets._networks import ResidualNet
-    >>> ResidualNet(n_classes=5)(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).shape
-    torch.Size([2, 5])
-    """
+    """ResNet-8: a stem and three residual blocks of width 16, 32 and 64."""
 
     def _add_stages(self) -> None:
         narrow, middle, wide = WIDTHS
@@ -110,22 +95,7 @@ class ResidualNet(_ZooNet):
 
 
 class PlainNet(_ZooNet):
-    """VGG-like: the widths of :class:`ResidualNet`, max pooling and no shortcuts.
-
-    Parameters
-    ----------
-    n_classes : int, default=10
-        Number of outputs of the `head`.
-    mean, std : sequence of 3 floats
-        Normalisation of the channels, for images on the scale 0..1.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from sktransfer.datasets._networks import PlainNet
-    >>> PlainNet(n_classes=5)(torch.zeros(2, 32, 32, 3, dtype=torch.uint8)).shape
-    torch.Size([2, 5])
-    """
+    """VGG-like: the widths of :class:`ResidualNet`, max pooling and no shortcuts."""
 
     def _add_stages(self) -> None:
         narrow, middle, wide = WIDTHS

@@ -158,28 +158,6 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
         extraction : Extraction
             The features, and source probabilities, of these rows.
-
-        Examples
-        --------
-        Rank an extractor without keeping its features:
-
-        >>> import numpy as np
-        >>> from sktransfer.feature_extraction import BaseExtractor, Extraction
-        >>> from sktransfer.linear_model import LogMEClassifier
-        >>> class Halves(BaseExtractor):
-        ...     '''Read the samples in two batches.'''
-        ...
-        ...     def iter_extract(self, X, *, source_proba=False):
-        ...         half = len(X) // 2
-        ...         for rows in (slice(0, half), slice(half, len(X))):
-        ...             yield rows, Extraction({"x": X[rows]})
-        >>> X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-        >>> y = (X[:, 0] > 0).astype(int)
-        >>> model = LogMEClassifier()
-        >>> for rows, batch in Halves().iter_extract(X):
-        ...     model = model.partial_fit(batch.joined, y[rows], classes=[0, 1])
-        >>> bool(np.isclose(model.logme_, LogMEClassifier().fit(X, y).logme_))
-        True
         """
 
     def check_source_proba(self) -> None:
@@ -327,7 +305,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         names : ndarray of str objects of shape (n_features,)
-            Such as "block1_0", "block1_1", ...
+            For example "block1_0", "block1_1".
 
         Raises
         ------
@@ -369,18 +347,6 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         return digest([type(self), self._fingerprint_params()])
 
     def set_params(self, **params: Any) -> BaseExtractor:
-        """Set the parameters; see :meth:`sklearn.base.BaseEstimator.set_params`.
-
-        Parameters
-        ----------
-        **params : dict
-            Parameters of the extractor.
-
-        Returns
-        -------
-        self : object
-            The extractor itself.
-        """
         if params:
             self._cache().pop("widths", None)  # of the features as they were
         return super().set_params(**params)

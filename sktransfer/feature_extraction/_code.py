@@ -16,27 +16,14 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 # What a class has beside its code, or was given by being used.
-_NOT_CODE = {
-    "__abstractmethods__",
-    "__annotate__",
-    "__annotate_func__",
-    "__annotations__",
-    "__annotations_cache__",
-    "__dataclass_fields__",
-    "__dataclass_params__",
-    "__dict__",
-    "__doc__",
-    "__firstlineno__",
-    "__module__",
-    "__orig_bases__",
-    "__parameters__",
-    "__qualname__",
-    "__slotnames__",
-    "__static_attributes__",
-    "__type_params__",
-    "__weakref__",
-    "_abc_impl",
-}
+_NOT_CODE = frozenset(
+    """
+    __abstractmethods__ __annotate__ __annotate_func__ __annotations__
+    __annotations_cache__ __dataclass_fields__ __dataclass_params__ __dict__ __doc__
+    __firstlineno__ __module__ __orig_bases__ __parameters__ __qualname__
+    __slotnames__ __static_attributes__ __type_params__ __weakref__ _abc_impl
+    """.split()
+)
 _GLOBAL = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
 _MISSING = "<not there>"
 _IMPORT = "import"  # no name, for it is a keyword

@@ -33,9 +33,9 @@ def collect(
             del features, proba, parts  # before there is another batch
             # CUDA works on this batch while the last one is written.
             while waiting and (waiting[0][2] is None or len(waiting) > 1):
-                _write(outputs, len(is_missing), *waiting.popleft())
+                _write(outputs, is_missing, *waiting.popleft())
         for last in waiting:
-            _write(outputs, len(is_missing), *last)
+            _write(outputs, is_missing, *last)
     finally:
         if hasattr(stream, "close"):  # with an error, before its traceback is gone
             stream.close()
@@ -74,7 +74,7 @@ def _start_copy(parts: dict[Any, Any]) -> tuple[dict[Any, np.ndarray], Any]:
 
 def _write(
     outputs: dict[Any, np.ndarray],
-    n_rows: int,
+    is_missing: np.ndarray,
     rows: Any,
     parts: dict[Any, np.ndarray],
     event: Any,
@@ -84,12 +84,23 @@ def _write(
         event.synchronize()
     if not outputs:
         for name, array in parts.items():
-            outputs[name] = np.empty((n_rows, *array.shape[1:]), dtype=np.float32)
+            shape = len(is_missing), array.shape[1]
+            outputs[name] = np.empty(shape, dtype=np.float32)
+    if parts.keys() != outputs.keys():
+        raise ValueError(
+            "All batches must have the same layers and source probabilities. Got "
+            f"{list(outputs)} at first, then {list(parts)}."
+        )
+    n_rows = len(is_missing[rows])
     for name, array in parts.items():
-        width = outputs[name].shape[1]
-        if array.shape[1] != width:
+        own = outputs[name]
+        if array.shape[1] != own.shape[1]:
             raise ValueError(
                 "All samples must have the same number of features. The layer "
-                f"{name!r} gave {width} at first, then {array.shape[1]}."
+                f"{name!r} gave {own.shape[1]} at first, then {array.shape[1]}."
             )
-        outputs[name][rows] = array
+        if len(array) != n_rows:
+            raise ValueError(
+                f"The layer {name!r} gave {len(array)} rows for {n_rows} samples."
+            )
+        own[rows] = array

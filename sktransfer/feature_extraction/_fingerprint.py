@@ -40,26 +40,25 @@ _BYTES = 2**24  # of an array that are copied at a time, where they must be
 
 # What a torch module holds besides its attributes: its tensors, parts and hooks, which
 # are taken in one by one, and how it is trained, saved and loaded.
-_NOT_AN_ATTRIBUTE = {
-    "name_or_path",
-    "training",
-    "_buffers",
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_modules",
-    "_parameters",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-    "_compiled_call_impl",
-    "_forward_hooks_always_called",
-    "_forward_hooks_with_kwargs",
-    "_forward_pre_hooks_with_kwargs",
-    "_is_full_backward_hook",
-    "_load_state_dict_post_hooks",
-    "_load_state_dict_pre_hooks",
-    "_non_persistent_buffers_set",
-    "_state_dict_hooks",
-    "_state_dict_pre_hooks",
+_NOT_AN_ATTRIBUTE = frozenset(
+    """
+    name_or_path training _buffers _forward_hooks _forward_pre_hooks _modules
+    _parameters _backward_hooks _backward_pre_hooks _compiled_call_impl
+    _forward_hooks_always_called _forward_hooks_with_kwargs
+    _forward_pre_hooks_with_kwargs _is_full_backward_hook
+    _load_state_dict_post_hooks _load_state_dict_pre_hooks
+    _non_persistent_buffers_set _state_dict_hooks _state_dict_pre_hooks
+    """.split()
+)
+# What tells a callable or descriptor of these kinds.
+_PARTS = {
+    MethodType: ("__self__", "__name__"),
+    functools.partial: ("func", "args", "keywords"),
+    property: ("fget", "fset", "fdel"),
+    classmethod: ("__func__",),
+    staticmethod: ("__func__",),
+    functools.cached_property: ("func",),
+    functools._lru_cache_wrapper: ("__wrapped__",),
 }
 
 
@@ -266,27 +265,15 @@ class _Hasher:
                 self._feed(key)
                 self._feed(value[key])
             self._put("end")
-        elif isinstance(value, MethodType) or self._is_method(value):
+        elif self._is_method(value):  # in C
             self._put("method")
             self._feed_all([value.__self__, value.__name__])
         elif isinstance(value, CodeType):
             self._put("code")
             self._feed_all(code_parts(value))
-        elif isinstance(value, functools.partial):
-            self._put("partial")
-            self._feed_all([value.func, value.args, value.keywords])
-        elif isinstance(value, property):
-            self._put("property")
-            self._feed_all([value.fget, value.fset, value.fdel])
-        elif isinstance(value, (classmethod, staticmethod)):
-            self._put(kind.__name__)
-            self._feed(value.__func__)
-        elif isinstance(value, functools.cached_property):
-            self._put("cached_property")
-            self._feed(value.func)
-        elif isinstance(value, functools._lru_cache_wrapper):
-            self._put("cache")
-            self._feed(value.__wrapped__)
+        elif own := next((k for k in _PARTS if isinstance(value, k)), None):
+            self._put(own.__name__)
+            self._feed_all([getattr(value, name) for name in _PARTS[own]])
         elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
             self._feed_array(value)
         elif not self._feed_of_library(value):

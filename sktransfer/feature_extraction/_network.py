@@ -142,17 +142,20 @@ class BaseNetworkExtractor(BaseExtractor):
 
         Examples
         --------
-        Rank a network without keeping its features:
+        Rank a network without keeping its features; the labels are a tensor on the
+        same device:
 
+        >>> import torch
         >>> from sktransfer.datasets import load_target, load_zoo
         >>> from sktransfer.linear_model import LogMEClassifier
         >>> X, y = load_target(return_X_y=True)
+        >>> labels = torch.from_numpy(y)
         >>> ((_, extractor),) = load_zoo("plain-emoji", device="cpu")
         >>> model = LogMEClassifier()
         >>> for rows, batch in extractor.iter_extract(X):
-        ...     model = model.partial_fit(batch.joined, y[rows], classes=range(10))
+        ...     model = model.partial_fit(batch.joined, labels[rows], classes=range(10))
         >>> whole = LogMEClassifier().fit(extractor.transform(X), y)
-        >>> abs(float(model.logme_) - whole.logme_) < 1e-4
+        >>> bool(abs(float(model.logme_) - whole.logme_) < 1e-4)
         True
         """
         self._validate_params()
@@ -212,8 +215,8 @@ class BaseNetworkExtractor(BaseExtractor):
         Returns
         -------
         extractor : BaseNetworkExtractor
-            It runs `module`. Unless `network` is a module, its clones and pickles load the
-            original again.
+            It runs `module`. Unless `network` is a module, its clones and pickles load
+            the original again.
         """
         copied = copy.copy(self).set_params(**params)
         if isinstance(self.network, torch.nn.Module):
@@ -222,7 +225,7 @@ class BaseNetworkExtractor(BaseExtractor):
         return copied
 
     def find_device(self) -> torch.device:
-        """Return the torch device that `device` names; a ValueError if there is none."""
+        """Return the torch device that `device` names; ValueError if there is none."""
         if self.device == "auto":
             if torch.cuda.is_available():
                 return torch.device("cuda")

@@ -79,9 +79,9 @@ def read_samples(
 ) -> list:
     """Read samples ``start`` to ``stop - 1`` one by one, preprocessed.
 
-    X is as :func:`check_samples` returns it. Where a dataset gives tuples such as (x, y),
-    x is the sample. A ValueError names a sample that cannot be read or preprocessed, by
-    path if it is one.
+    X is as :func:`check_samples` returns it. Where a dataset gives tuples such as
+    (x, y), x is the sample. A ValueError names a sample that cannot be read or
+    preprocessed, by path if it is one.
     """
     is_dataset = not is_array(X) and not isinstance(X, (list, tuple))
     samples = []

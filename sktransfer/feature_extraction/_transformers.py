@@ -100,6 +100,9 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
 
     Notes
     -----
+    Each text is a str, or a pair of them: (text, other text). With
+    ``pooling="tokens"`` each sample is a sentence, a sequence of words.
+
     The layers of an extraction have the indices from 0 as names: "12", not "-1". To
     rank them is one call: ``ModelSelector([("bert", TransformersFeatureExtractor(name,
     layer=["*", "mean"]))])``.
@@ -184,39 +187,6 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
     def iter_extract(
         self, X: Any, *, source_proba: bool = False
     ) -> Iterator[tuple[np.ndarray, Extraction]]:
-        """Features batch by batch, as torch tensors on the device of the network.
-
-        Parameters
-        ----------
-        X : list, array, Series or Dataset of n_samples texts
-            Each a str, or a pair of them: (text, other text). With
-            ``pooling="tokens"`` each is a sentence: a sequence of words.
-
-        source_proba : bool, default=False
-            Whether to yield the source probabilities too.
-
-        Yields
-        ------
-        rows : ndarray of int
-            The texts of the batch, those that are equal together. With
-            ``pooling="tokens"`` its words, counted through all sentences.
-
-        extraction : Extraction
-            Float32 tensors: the features, by layer, and the source probabilities of
-            these rows.
-
-        Raises
-        ------
-        ValueError
-            If a parameter is not valid or asks for a layer that does not exist; if X
-            is empty, or the model fails on a batch.
-
-        TypeError
-            If X does not hold texts, or sentences.
-
-        OSError
-            If the model cannot be loaded.
-        """
         self._validate_params()
         texts = self._read(X)
         if self.gives_tokens:
@@ -231,10 +201,13 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
             for rows, batch in stream:
                 found = [rows_of[i] for i in rows]
                 again = [k for k, own in enumerate(found) for _ in own]
-                if len(again) > len(found):
-                    batch = _take_rows(batch, again)
-                yield np.concatenate(found), batch
-                del batch
+                rows = np.concatenate(found)
+                for start in range(0, len(again), self.batch_size):
+                    part = slice(start, start + self.batch_size)
+                    repeats = len(again) > len(found)
+                    own = _take_rows(batch, again[part]) if repeats else batch
+                    yield rows[part], own
+                del batch, own
 
     def find_layers(
         self, module: torch.nn.Module, *, source_proba: bool = False

@@ -1,4 +1,4 @@
-"""What the LogME estimators share: statistics in, evidence and posterior out."""
+"""Base class of the LogME estimators, from statistics to the posterior."""
 
 from __future__ import annotations
 
@@ -153,10 +153,10 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         return X, targets, check_weights(sample_weight, X)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """LogME of the given data, the evidence maximised anew.
+        """LogME of the given data, with the evidence maximised anew.
 
-        This is the papers' measure, not R^2 or accuracy, so that a grid search over
-        extractors maximises LogME; what `fit` has learnt does not enter it.
+        This is the papers' measure rather than R^2 or accuracy, so that a grid search
+        over extractors maximises LogME. It does not depend on what `fit` has learnt.
 
         Parameters
         ----------
@@ -175,12 +175,12 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         return fresh.fit(X, y, sample_weight).logme_
 
     def _check_stream(self) -> None:
-        """Refuse bad parameters, which may have changed, and a model of means only."""
+        """Refuse invalid parameters, and a model that has no statistics."""
         self._validate_params()
         if getattr(self, "statistics_", self) is None:
             raise ValueError(
-                f"This {type(self).__name__} keeps predictive means only, so that "
-                "partial_fit has nothing to add to; use fit, with all samples."
+                f"This {type(self).__name__} is compact: it has no statistics that "
+                "partial_fit could add to. Use fit, with all samples."
             )
 
     def _check(self, X: Any, y: Any, *, restart: bool) -> tuple[Any, Any]:
@@ -197,7 +197,7 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         return SufficientStatistics(self.n_features_in_, n_classes=n_classes)
 
     def _solve(self) -> Posterior:
-        """The posterior given all that has been seen; solved for once."""
+        """The posterior given all samples seen, computed once."""
         check_is_fitted(self)
         if self._posterior is None:
             self._posterior = self._maximise(self._spectrum())
@@ -219,13 +219,13 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         return Posterior(spectrum, maximum)
 
     def compact(self, *, keep_std: bool = False) -> None:
-        """Delete the statistics and all that prediction does not need.
+        """Drop the statistics, and all else that predictions do not need.
 
         Parameters
         ----------
         keep_std : bool, default=False
-            Whether to keep what standard deviations of predictions need: as much as
-            the features, if they are wider than they are many.
+            Whether to keep `influence_`, and the eigenvectors that standard deviations
+            of predictions need. For n < D they are as large as the features.
         """
         dtype = None
         if keep_std:
@@ -237,7 +237,7 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "statistics_")
 
-    def _at_home(self, values: np.ndarray) -> Any:
+    def _like_features(self, values: np.ndarray) -> Any:
         """Bring small host results to the namespace and device of the features."""
         return self._solve().like_features(values)
 
@@ -251,36 +251,36 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
     @property
     def log_evidence_(self) -> Any:
         """Log evidence of each target, summed over samples, in nats."""
-        return self._at_home(self._solve().maximum.log_evidence)
+        return self._like_features(self._solve().maximum.log_evidence)
 
     @property
     def alpha_(self) -> Any:
-        """Precision of the weights' prior, one a target."""
-        return self._at_home(self._solve().maximum.alpha)
+        """Precision of the weights' prior, one per target."""
+        return self._like_features(self._solve().maximum.alpha)
 
     @property
     def beta_(self) -> Any:
-        """Precision of the noise, one a target."""
-        return self._at_home(self._solve().maximum.beta)
+        """Precision of the noise, one per target."""
+        return self._like_features(self._solve().maximum.beta)
 
     @property
     def effective_dof_(self) -> Any:
-        """Number of weights that the data determine, gamma, one a target."""
-        return self._at_home(self._solve().maximum.effective_dof)
+        """Number of weights that the data determine, gamma, one per target."""
+        return self._like_features(self._solve().maximum.effective_dof)
 
     @property
     def singular_values_(self) -> Any:
         """Non-zero singular values of the features, decreasing."""
-        return self._at_home(np.sqrt(self._solve().spectrum.eigenvalues))
+        return self._like_features(np.sqrt(self._solve().spectrum.eigenvalues))
 
     @property
     def n_iter_(self) -> np.ndarray:
-        """Iterations of the solver, one entry a target."""
+        """Iterations of the solver, one per target."""
         return self._solve().maximum.n_iter
 
     @property
     def converged_(self) -> np.ndarray:
-        """Whether the solver converged, one entry a target."""
+        """Whether the solver converged, one per target."""
         return self._solve().maximum.converged
 
     @property

@@ -7,6 +7,7 @@ time on the product Q Z. A product with a few targets does not need it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -32,11 +33,8 @@ class Eigenbasis:
 
     def __init__(self, vectors: Any):
         self.vectors = vectors
-
-    @property
-    def example(self) -> Any:
-        """Some array of the namespace and device of V."""
-        return self.vectors
+        # Some array of the namespace and device of V.
+        self.example = vectors
 
     def project(self, B: Any) -> Any:
         """Return V^T B."""
@@ -62,12 +60,7 @@ class FactoredEigenbasis(Eigenbasis):
     def __init__(self, reflectors: np.ndarray, tau: np.ndarray, inner: np.ndarray):
         self.reflectors = reflectors
         self.tau = tau
-        self.inner = inner
-
-    @property
-    def example(self) -> np.ndarray:
-        """Some array of the namespace and device of V."""
-        return self.inner
+        self.inner = self.example = inner
 
     @cached_property
     def vectors(self) -> np.ndarray:
@@ -95,6 +88,7 @@ class FactoredEigenbasis(Eigenbasis):
         return np.concatenate([A[:1], rotated])
 
 
+@dataclass(eq=False)
 class RowEigenbasis(Eigenbasis):
     """Right singular vectors V = F^T U S^-1 of few rows F, from the left ones.
 
@@ -102,24 +96,14 @@ class RowEigenbasis(Eigenbasis):
     multiplied by `root_weights` if there are any; `left` is U, `singular_values` is S.
     """
 
-    def __init__(
-        self,
-        X: Any,
-        mean: Any,
-        root_weights: Any,
-        left: Eigenbasis,
-        singular_values: np.ndarray,
-    ):
-        self.X = X
-        self.mean = mean
-        self.root_weights = root_weights
-        self.left = left
-        self.singular_values = singular_values
+    X: Any
+    mean: Any
+    root_weights: Any
+    left: Eigenbasis
+    singular_values: np.ndarray
 
-    @property
-    def example(self) -> Any:
-        """Some array of the namespace and device of V."""
-        return self.left.example
+    def __post_init__(self):
+        self.example = self.left.example
 
     @cached_property
     def vectors(self) -> Any:

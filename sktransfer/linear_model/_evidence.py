@@ -27,31 +27,19 @@ _LOWER_BOUND = 1e-8
 
 @dataclass(frozen=True)
 class EvidenceMaximum:
-    """Hyper-parameters at the maximum of the evidence, one entry a target.
+    """Hyper-parameters at the maximum of the evidence, arrays of shape (n_targets,)."""
 
-    Attributes
-    ----------
-    t, alpha, beta : ndarray of shape (n_targets,)
-        t = alpha / beta; `alpha` and `t` are infinite where the features carry no
-        evidence, `beta` where the noise vanishes.
-    log_evidence : ndarray of shape (n_targets,)
-        In nats, for all samples together.
-    effective_dof : ndarray of shape (n_targets,)
-        gamma, the number of weights that the data determine.
-    n_iter : ndarray of shape (n_targets,), int
-    converged : ndarray of shape (n_targets,), bool
-    at_lower_bound : ndarray of shape (n_targets,), bool
-        Whether t was stopped at 1e-8 times the smallest eigenvalue, as the evidence of
-        a spurious fit has no maximum.
-    """
-
+    # t = alpha / beta. Both are infinite where the features carry no evidence, and beta
+    # where the noise vanishes.
     t: np.ndarray
     alpha: np.ndarray
     beta: np.ndarray
-    log_evidence: np.ndarray
-    effective_dof: np.ndarray
+    log_evidence: np.ndarray  # in nats, for all samples together
+    effective_dof: np.ndarray  # gamma, the number of weights that the data determine
     n_iter: np.ndarray
     converged: np.ndarray
+    # Whether t was stopped at 1e-8 times the smallest eigenvalue, as the evidence of a
+    # spurious fit has no maximum.
     at_lower_bound: np.ndarray
 
 
@@ -138,18 +126,8 @@ def maximise_evidence(
 ) -> EvidenceMaximum:
     """Maximise the evidence over alpha and beta for every target.
 
-    Parameters
-    ----------
-    spectrum : Spectrum
-    solver : {"newton", "fixed_point", "mackay"}
-    tol : float
-        Relative change of t (and for ``"mackay"`` of alpha and beta) at which an
-        iteration stops.
-    max_iter : int
-
-    Returns
-    -------
-    EvidenceMaximum
+    `solver` is ``"newton"``, ``"fixed_point"`` or ``"mackay"``. It stops at a relative
+    change `tol` of t (for ``"mackay"`` of alpha and beta).
     """
     scale = spectrum.eigenvalues[0] if len(spectrum.eigenvalues) else 1.0
     n_samples, target_norms = spectrum.n_samples, spectrum.target_norms

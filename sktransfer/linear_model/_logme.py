@@ -22,40 +22,40 @@ from sktransfer.utils._validation import check_features, check_numeric_target
 class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     r"""Bayesian linear regression whose score is its maximum evidence.
 
-    Each target is y_k = F w_k + noise with w_k ~ N(0, I / alpha_k) and noise ~ N(0,
-    1 / beta_k), alpha_k and beta_k being where p(y_k | F, alpha_k, beta_k) is largest.
-    The log of that maximum, per sample and averaged over targets, is LogME.
+    Each target is modelled as y_k = F w_k + noise, with w_k ~ N(0, I / alpha_k) and
+    noise ~ N(0, 1 / beta_k). The evidence p(y_k | F, alpha_k, beta_k) is maximised over
+    alpha_k and beta_k. LogME is the log of the maximum, per sample and averaged over
+    targets.
 
     Parameters
     ----------
     fit_intercept : bool, default=False
-        Whether to add an intercept under a flat prior; the evidence is then that of
-        the n - 1 contrasts of each target. The papers' model has none.
+        Whether to add an intercept with a flat prior. The evidence is then that of the
+        n - 1 contrasts of each target. The papers' model has no intercept.
     solver : {"newton", "fixed_point", "mackay"}, default="newton"
         ``"newton"`` finds the global maximum; ``"fixed_point"`` and ``"mackay"`` are
-        Algorithms 3 and 2 of [2]_, for study. Converged, they agree where the evidence
-        has one maximum.
+        Algorithms 3 and 2 of [2]_, for study. At convergence they agree with it where
+        the evidence has one maximum.
     tol : float, default=1e-6
         Relative change of t = alpha / beta (of alpha and beta for ``"mackay"``) at
-        which the solver stops. It has no unit.
+        which the solver stops.
     max_iter : int, default=100
-        Iterations at most.
+        Maximum number of iterations.
     std_error : bool, default=False
-        Whether `fit` measures `influence_` and `std_error_` too, for about twice the
+        Whether `fit` also computes `influence_` and `std_error_`, at about twice the
         cost of the rest.
 
     Attributes
     ----------
     logme_ : float
         ``mean(log_evidence_) / n_samples``, in nats (with an intercept: per contrast).
-        Infinite, with a warning, where a target is an exact linear function of the
-        features, on at least twice as many samples as the features have directions
-        or 1.25 times as many that differ.
+        Infinite, with a warning, if a target is an exact linear function of features of
+        rank r, with at least 2 r samples or 1.25 r different samples.
     log_evidence_ : array of shape (n_targets,)
         Log evidence of each target, summed over samples, in nats.
     alpha_, beta_ : array of shape (n_targets,)
         Precision of the weights and of the noise; `BayesianRidge` swaps the letters.
-        ``alpha_`` is infinite where the features say nothing about the target.
+        ``alpha_`` is infinite where the features are not informative.
     coef_ : array of shape (n_features,) or (n_targets, n_features)
         Posterior mean of the weights, float64.
     intercept_ : float or array of shape (n_targets,)
@@ -65,56 +65,57 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         Non-zero singular values of the features, decreasing.
     n_iter_, converged_ : ndarray of shape (n_targets,)
     influence_ : array of shape (n_samples,)
-        What each sample adds to the log evidence: the log density of its targets given
-        all other samples, averaged over targets, in nats; zero for a sample of weight
-        zero, NaN where the evidence is infinite. With ``std_error=True`` only.
+        Contribution of each sample to the log evidence: the log density of its targets
+        given all other samples, averaged over targets, in nats. It is zero for a sample
+        of weight zero, and NaN if the evidence is infinite. Only if ``std_error=True``.
     std_error_ : float
-        Standard error of `logme_` for this many samples, in nats. With
-        ``std_error=True`` only.
+        Standard error of `logme_` for this number of samples, in nats. Only if
+        ``std_error=True``.
     statistics_ : SufficientStatistics
-        What has been seen.
+        Statistics of all samples seen.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
 
     See Also
     --------
-    LogMEClassifier : The same for class labels.
-    sktransfer.metrics.logme_score : The score alone.
-    sklearn.linear_model.BayesianRidge : One target at a time, with hyper-priors.
+    LogMEClassifier : LogME for class labels.
+    sktransfer.metrics.logme_score : LogME as a score function.
+    sklearn.linear_model.BayesianRidge : The model for one target, with hyper-priors.
 
     Notes
     -----
-    With s the eigenvalues of F^T F, z the projections of y on the left singular vectors
-    of F, q = t / (t + s), E = sum z^2 q + residual and the best beta = n / E,
+    Let s be the eigenvalues of F^T F, z the projections of y on the left singular
+    vectors of F, t = alpha / beta, q = t / (t + s), and E = sum z^2 q + residual. With
+    the optimal beta = n / E the log evidence
 
     .. math:: \frac{L}{n} = \frac12 \Big[\log\frac{n}{E} - 1 - \log 2\pi
               + \frac1n \sum_i \log q_i\Big]
 
-    depends on log t alone. It can have several maxima, of which the largest is taken;
-    where it rises for ever (Theorem 2 of [2]_ fails) its limit, alpha = infinity, is.
-    Duplicated and zero features change nothing (Corollaries 3 and 4).
+    is a function of t alone. It may have several local maxima; the solver finds the
+    largest. Where Theorem 2 of [2]_ does not hold it rises up to alpha = infinity, and
+    its limit is taken. Duplicated and zero features do not change it (Corollaries 3 and
+    4).
 
-    The reference implementation sums log det A over min(n, D) eigenvalues and so leaves
-    (D - n) log alpha out when n < D: the wider the network, the higher its score, noise
-    included. It also adds 1e-5 to denominators, which makes the score depend on the
-    scale of the features, and stops after 11 iterations.
+    The reference implementation omits (D - n) log alpha for n < D, so that its score
+    grows with the width of the network, even for pure noise. It also depends on the
+    scale of the features, by 1e-5 in denominators, and stops after 11 iterations.
 
-    Where few samples are fitted exactly (n < D with repeated samples, say), the
-    evidence can rise for ever, slowly, as the noise vanishes. Then its interior maximum
-    is taken, or, where there is none, the value at t = 1e-8 times the smallest
+    If features fit few samples exactly (for n < D with repeated samples, for example),
+    the evidence may rise without limit as the noise vanishes. Then its local maximum is
+    taken. If there is none, the evidence is evaluated at t = 1e-8 times the smallest
     eigenvalue, with a warning.
 
-    The standard error is the jackknife's, std(psi) / sqrt(n) with
+    The standard error is that of the jackknife, std(psi) / sqrt(n), with
 
     .. math:: \psi_{ik} = \frac12 \Big[\log\frac{\beta_k (1 - h_{ik})}{2\pi}
               - \frac{\beta_k e_{ik}^2}{1 - h_{ik}}\Big]
 
-    averaged over targets k, e the error and h the leverage of sample i: log p(y_i | the
-    other samples). It holds for this number of samples: LogME per sample grows with n
-    at a model-specific rate.
+    averaged over targets k, where e is the error and h the leverage of sample i. psi is
+    log p(y_i | the other samples). The standard error holds for this number of samples:
+    LogME per sample grows with n at a model-specific rate.
 
     The cost is one product F^T F (or F F^T for n < D) and one symmetric
-    eigendecomposition, however many targets there are.
+    eigendecomposition, regardless of the number of targets.
 
     References
     ----------
@@ -164,10 +165,10 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         y: Any = None,
         sample_weight: Any = None,
     ) -> LogME:
-        """Fit to samples that have been summed up already.
+        """Fit to the statistics of samples.
 
-        This turns merged or streamed statistics into an estimator. Statistics alone
-        give what `partial_fit` gives, and the samples as well give what `fit` gives.
+        This turns merged or streamed statistics into an estimator. Without `X` and `y`
+        the model is that of `partial_fit`, with them it is that of `fit`.
 
         Parameters
         ----------
@@ -175,13 +176,11 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
             Statistics of numeric targets. They are not copied: a later `partial_fit`
             adds to them.
         X : array-like of shape (n_samples, n_features), optional
-            All samples that the statistics sum up. Targets that the features fit
-            exactly are recognised on them, products that lose digits in float32 are
-            repeated in float64 (`statistics_` is then a new object), and
-            ``std_error=True`` works.
+            All samples of the statistics. They serve to recognise targets that the
+            features fit exactly, to repeat products in float64 where float32 loses
+            digits (`statistics_` is then a new object), and to compute `std_error_`.
         y : array-like of shape (n_samples,) or (n_samples, n_targets), optional
-            Targets of `X`. If not given, statistics of one target are taken to be of
-            an array of shape (n_samples,).
+            Targets of `X`. Without them a single target counts as one-dimensional.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of `X`.
 
@@ -192,27 +191,15 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the statistics are of class labels or of no samples, or do not have the
-            shapes of `X` and `y`.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from sklearn.datasets import load_diabetes
-        >>> from sktransfer.linear_model import LogME, SufficientStatistics
-        >>> X, y = load_diabetes(return_X_y=True)
-        >>> halves = [slice(None, 200), slice(200, None)]
-        >>> one, other = (SufficientStatistics(10).update(X[i], y[i]) for i in halves)
-        >>> merged = LogME().fit_statistics(one + other)
-        >>> bool(np.isclose(merged.logme_, LogME().fit(X, y).logme_))
-        True
+            If the statistics are of class labels or of no samples, or if their shapes
+            differ from those of `X` and `y`.
         """
         if statistics.n_classes is not None:
             raise ValueError(
                 "LogME needs statistics of numeric targets; got statistics of "
                 f"{statistics.n_classes} classes. Use LogMEClassifier."
             )
-        n_targets = 1 if statistics.n_rows == 0 else statistics.n_targets
+        n_targets = len(statistics.target_norms) if statistics.n_rows else 1
         flat = n_targets == 1 if y is None else np.ndim(to_numpy(y)) == 1
         self._target_shape = () if flat else (n_targets,)
         samples = self._check_samples(statistics, X, y, sample_weight)
@@ -233,7 +220,7 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         return targets[:, None] if targets.ndim == 1 else targets
 
     def _squeeze(self, values: Any) -> Any:
-        """Drop the axis of targets where y had none."""
+        """Drop the axis of targets if y had none."""
         if self._target_shape:
             return values
         return values[0] if values.ndim == 1 else values[0, :]
@@ -245,8 +232,8 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
         return_std : bool, default=False
-            Whether to return the standard deviation of the posterior predictive,
-            sqrt(1 / beta + f^T A^-1 f), too.
+            Whether to also return the standard deviation of the predictive
+            distribution, sqrt(1 / beta + f^T A^-1 f).
 
         Returns
         -------
@@ -287,6 +274,6 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        # Its score is an evidence, not an R^2.
+        # Its score is the evidence rather than R^2.
         tags.regressor_tags.poor_score = True
         return tags

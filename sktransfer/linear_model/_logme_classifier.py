@@ -11,25 +11,25 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.linear_model._base import BaseLogME
 from sktransfer.linear_model._statistics import SufficientStatistics
-from sktransfer.utils._array_api import device, from_numpy, get_namespace, to_numpy
+from sktransfer.utils._array_api import beside, device, get_namespace, to_numpy
 from sktransfer.utils._validation import check_features, check_labels, encode_labels
 
 
 class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
-    r"""LogME for class labels: one Gaussian model for each one-hot column.
+    r"""LogME for class labels, with one Gaussian model per one-hot column.
 
     Parameters
     ----------
     fit_intercept : bool, default=False
-        Whether to add an intercept under a flat prior. The papers' model has none.
+        Whether to add an intercept with a flat prior. The papers' model has none.
     solver : {"newton", "fixed_point", "mackay"}, default="newton"
-        How the evidence is maximised; see :class:`LogME`.
+        Solver that maximises the evidence; see :class:`LogME`.
     tol : float, default=1e-6
         Relative change at which the solver stops.
     max_iter : int, default=100
-        Iterations at most.
+        Maximum number of iterations.
     std_error : bool, default=False
-        Whether `fit` measures `influence_` and `std_error_` too.
+        Whether `fit` also computes `influence_` and `std_error_`.
 
     Attributes
     ----------
@@ -40,13 +40,13 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
     log_evidence_, alpha_, beta_, effective_dof_ : array of shape (n_classes,)
         As in :class:`LogME`.
     coef_ : array of shape (n_classes, n_features)
-        Posterior means, one row a class (for two classes too): virtual anchors of the
-        classes in feature space.
+        Posterior means, one row per class (also for two classes): virtual anchors of
+        the classes in feature space.
     intercept_ : array of shape (n_classes,)
     singular_values_ : array of shape (rank,)
     n_iter_, converged_ : ndarray of shape (n_classes,)
     influence_ : array of shape (n_samples,)
-        With ``std_error=True`` only, as `std_error_`.
+        Only if ``std_error=True``, as `std_error_`.
     std_error_ : float
     statistics_ : SufficientStatistics
     n_features_in_ : int
@@ -54,13 +54,13 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
 
     See Also
     --------
-    LogME : Numeric targets, and several labels at once.
-    sktransfer.model_selection.ModelSelector : Ranks extractors by it.
+    LogME : LogME for numeric targets and indicators of several labels.
+    sktransfer.model_selection.ModelSelector : Ranks extractors by LogME.
 
     Notes
     -----
-    A sample is given to the class with the largest log ratio of the two predictive
-    densities at y_k = 1 and y_k = 0,
+    The predicted class has the largest log ratio of the predictive densities at y_k = 1
+    and y_k = 0,
     :math:`\log N(1 | \mu_k, \sigma_k^2) - \log N(0 | \mu_k, \sigma_k^2)
     = (2 \mu_k - 1) / 2 \sigma_k^2`, and `predict_proba` is their soft-max.
 
@@ -96,7 +96,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features)
         y : array-like of shape (n_samples,)
         classes : array-like of shape (n_classes,), optional
-            All labels that will come; needed at the first call only.
+            All labels of the stream; required at the first call.
         sample_weight : array-like of shape (n_samples,), optional
 
         Returns
@@ -134,10 +134,10 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         *,
         classes: Any = None,
     ) -> LogMEClassifier:
-        """Fit to samples that have been summed up already.
+        """Fit to the statistics of samples.
 
-        This turns merged or streamed statistics into an estimator. Statistics alone
-        give what `partial_fit` gives, and the samples as well give what `fit` gives.
+        This turns merged or streamed statistics into an estimator. Without `X` and `y`
+        the model is that of `partial_fit`, with them it is that of `fit`.
 
         Parameters
         ----------
@@ -145,14 +145,14 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
             Statistics of class codes. They are not copied: a later `partial_fit` adds
             to them.
         X : array-like of shape (n_samples, n_features), optional
-            All samples that the statistics sum up; see :meth:`LogME.fit_statistics`.
+            All samples of the statistics; see :meth:`LogME.fit_statistics`.
         y : array-like of shape (n_samples,), optional
             Labels of `X`.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of `X`.
         classes : array-like of shape (n_classes,), optional
-            Label of each class code, in increasing order. If not given, labels are the
-            codes themselves.
+            Label of each class code, in increasing order. By default labels are the
+            codes.
 
         Returns
         -------
@@ -161,8 +161,8 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If the statistics are of numeric targets or of no samples, or do not fit to
-            `X`, `y` and `classes`.
+            If the statistics are of numeric targets or of no samples, or if they do
+            not match `X`, `y` and `classes`.
 
         Examples
         --------
@@ -180,7 +180,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         """
         if statistics.n_classes is None:
             raise ValueError(
-                "LogMEClassifier needs statistics of class codes, as those of "
+                "LogMEClassifier needs statistics of class codes, such as "
                 "SufficientStatistics(n_features, n_classes=...); got statistics of "
                 "numeric targets. Use LogME."
             )
@@ -219,7 +219,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         Returns
         -------
         array of shape (n_samples, n_classes) or (n_samples,)
-            For two classes the second's less the first's.
+            For two classes that of the second minus that of the first.
         """
         scores = self._log_ratios(X)
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
@@ -235,7 +235,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         -------
         array of shape (n_samples, n_classes)
         """
-        return self._like(X, softmax(to_numpy(self._log_ratios(X)), axis=1))
+        return beside(softmax(to_numpy(self._log_ratios(X)), axis=1), X)
 
     def log_predictive_density(self, X: Any, y: Any) -> Any:
         """Log probability of held-out labels, log p(y | x, training data).
@@ -252,14 +252,14 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         """
         log_proba = log_softmax(to_numpy(self._log_ratios(X)), axis=1)
         codes = to_numpy(self._encode(check_features(X), y))
-        return self._like(X, log_proba[np.arange(len(codes)), codes])
+        return beside(log_proba[np.arange(len(codes)), codes], X)
 
     def _log_ratios(self, X: Any) -> Any:
         check_is_fitted(self)
         X = check_features(X, estimator=self, reset=False)
         xp, _ = get_namespace(X=X)
         variance = self._solve().variance(X)
-        # One-hot targets have unit scale; a model without noise is this certain.
+        # One-hot targets have unit scale; this limits a model without noise.
         floor = xp.full_like(variance, 1e-12)
         variance = xp.where(variance > floor, variance, floor)
         return (self._solve().mean(X) - 0.5) / variance
@@ -278,8 +278,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
                 f"y contains labels that are not among classes: {unseen.tolist()}; "
                 f"expected some of {self.classes_.tolist()}."
             )
-        xp, where = get_namespace(X=X)
-        return from_numpy(np.searchsorted(self.classes_, labels), xp, where)
+        return beside(np.searchsorted(self.classes_, labels), X)
 
     def _target_rows(self, targets: Any, X: Any) -> Any:
         xp, _ = get_namespace(X=X)
@@ -288,8 +287,3 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
 
     def _squeeze(self, values: Any) -> Any:
         return values
-
-    @staticmethod
-    def _like(X: Any, values: np.ndarray) -> Any:
-        xp, where = get_namespace(X=X)
-        return from_numpy(values, xp, where)

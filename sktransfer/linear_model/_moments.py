@@ -25,6 +25,7 @@ from sktransfer.utils._array_api import (
 
 # A mean of more standard deviations is removed before products.
 _DOMINANT = 2.0
+# Rows on which means are judged.
 _SAMPLE = 512
 # Smallest sums of squares that are safe from underflow in float32 and float64.
 _SMALLEST_SQUARE = 1e-25
@@ -34,38 +35,20 @@ _EPS = float(np.finfo(np.float64).eps)
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over weighted samples, of features x - c and targets y - b.
+    """Sums over weighted samples, of features x - c and targets y - b, in float64."""
 
-    Attributes
-    ----------
-    weight : float
-        Sum of the weights.
-    origin : array of shape (n_features,), float64
-        c, beside the features.
-    target_origin : ndarray of shape (n_targets,)
-        b; zero for classes.
-    gram : array of shape (n_features, n_features), float64, or None
-        Sum of (x - c)(x - c)^T, where it was asked for.
-    sums : array of shape (n_features,), float64
-    squares : array of shape (n_features,), float64
-        Diagonals of the Gram matrices as computed: the scale of their rounding, which
-        later changes of the origin do not reduce.
-    cross : array of shape (n_features, n_targets), float64
-        Sum of (x - c)(y - b)^T.
-    target_sums, target_squares, target_rounding : ndarray of shape (n_targets,)
-        Sums of y - b and (y - b)^2, and the latter as computed.
-    """
-
-    weight: float
-    origin: Any
-    target_origin: np.ndarray
-    gram: Any
-    sums: Any
+    weight: float  # sum of the weights
+    origin: Any  # c, (n_features,)
+    target_origin: np.ndarray  # b, zero for classes, (n_targets,)
+    gram: Any  # of (x - c)(x - c)^T, or None
+    sums: Any  # of x - c
+    # Diagonal of the Gram matrix as computed: the scale of its rounding, which later
+    # changes of the origin do not reduce.
     squares: Any
-    cross: Any
-    target_sums: np.ndarray
-    target_squares: np.ndarray
-    target_rounding: np.ndarray
+    cross: Any  # of (x - c)(y - b)^T, (n_features, n_targets)
+    target_sums: np.ndarray  # of y - b
+    target_squares: np.ndarray  # of (y - b)^2
+    target_rounding: np.ndarray  # the same as computed
 
     def about(self, origin: Any, target_origin: np.ndarray) -> Moments:
         """The same moments about another origin."""
@@ -120,7 +103,7 @@ class Moments:
             **{
                 field.name: getattr(self, field.name)
                 if field.name in kept
-                else _plus(getattr(self, field.name), getattr(other, field.name))
+                else plus(getattr(self, field.name), getattr(other, field.name))
                 for field in fields(self)
             }
         )
@@ -145,7 +128,7 @@ def moments_of(
     dtype = xp.float64 if double else X.dtype
     n = 1.0 if near is None or near.weight == 0 else near.weight
     origin = _origin(
-        _sample(X),
+        X[:: max(1, X.shape[0] // _SAMPLE), :],
         None if near is None else near.origin,
         None if near is None else near.squares / n,
         xp,
@@ -239,7 +222,7 @@ def _sums(
             if n_classes is None
             else class_sums(part, y[rows], n_classes, xp, w),
         }
-        total = {name: _plus(total.get(name), value) for name, value in parts.items()}
+        total = {name: plus(total.get(name), value) for name, value in parts.items()}
     if unit is not None:
         total["cross"] = total["cross"] * unit
     return total
@@ -267,11 +250,6 @@ def _within_range(products: dict, X: Any, origin: Any, xp: Any) -> bool:
     return finite
 
 
-def _sample(X: Any) -> Any:
-    """A few rows from all over the array."""
-    return X[:: max(1, X.shape[0] // _SAMPLE), :]
-
-
 def _origin(sample: Any, previous: Any, mean_squares: Any, xp: Any) -> Any:
     """The previous origin (or zero), but the means where they dominate."""
     values = xp.astype(sample, xp.float64)
@@ -284,7 +262,8 @@ def _origin(sample: Any, previous: Any, mean_squares: Any, xp: Any) -> Any:
     return xp.astype(xp.astype(xp.where(far, mean, start), sample.dtype), xp.float64)
 
 
-def _plus(one: Any, other: Any) -> Any:
+def plus(one: Any, other: Any) -> Any:
+    """Sum of two arrays or moments; None counts as zero."""
     if one is None or other is None:
         return other if one is None else one
     return one + other

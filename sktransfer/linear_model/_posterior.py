@@ -142,19 +142,9 @@ class Posterior:
         As alpha, beta and the weights are stationary, this is the contribution of the
         sample to the log evidence. Both terms have limits as beta goes to infinity.
 
-        Parameters
-        ----------
-        X : array of shape (n, n_features)
-            The samples of the fit, in their order.
-        targets : callable
-            Slice of rows -> their targets, of shape (m, n_targets), float64.
-        weights : array of shape (n,), float64, optional
-            Those of the fit. At most one copy of a weighted sample is left out.
-
-        Returns
-        -------
-        array of shape (n,)
-            In nats. NaN where the evidence is infinite; zero for samples of no weight.
+        `X` and `weights` are those of the fit, and `targets` gives the targets of a
+        slice of rows as columns, float64. At most one copy of a weighted sample is left
+        out. Samples of zero weight have a psi of zero; it is NaN for infinite evidence.
         """
         xp, _ = get_namespace(X=X)
         spectrum, maximum = self.spectrum, self.maximum

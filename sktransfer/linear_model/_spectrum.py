@@ -44,52 +44,28 @@ class Spectrum:
     Small arrays are on the host in float64; `basis` and `feature_mean` are on the
     device of the features. With means removed all counts of samples are one less: they
     count the contrasts of a target.
-
-    Attributes
-    ----------
-    eigenvalues : ndarray of shape (rank,)
-        s, decreasing: squared singular values of the features.
-    eigenbasis : Eigenbasis or None
-        V; `basis` is the array of shape (n_features, rank).
-    projections : ndarray of shape (rank, n_targets)
-        z = U^T Y, the targets projected on the left singular vectors.
-    residual : ndarray of shape (n_targets,)
-        The part of ||y||^2 that no linear function of the features explains.
-    uncertain : ndarray of shape (n_targets,), bool
-        Whether `residual` is within its rounding: it is then an upper bound, or zero if
-        that is negligible.
-    target_norms : ndarray of shape (n_targets,)
-        ||y||^2.
-    n_samples : float
-        Sum of the weights.
-    n_rows, n_distinct : int
-        Number of rows of positive weight, and of those not known to be copies.
-    feature_mean, target_mean : array of shape (n_features,), ndarray (n_targets,)
-        What was subtracted; None where nothing was.
-    squared_lengths : ndarray of shape (n_features,) or None
-        Scale of the rounding in G: entry i, j has an error of about `eps` times the
-        square root of entries i and j. None if there is no such error.
-    eps : float
-    truncated : bool
-        Whether directions within that error were dropped.
-    residual_error : ndarray of shape (n_targets,)
-        Approximate error of `residual`.
     """
 
-    eigenvalues: np.ndarray
-    eigenbasis: Eigenbasis | None
+    eigenvalues: np.ndarray  # s, decreasing, (rank,)
+    eigenbasis: Eigenbasis | None  # V
+    # U^T Y, the targets projected on the left singular vectors, (rank, n_targets).
     projections: np.ndarray
+    # The part of ||y||^2 that no linear function of the features explains, and whether
+    # it is within its rounding (an upper bound, or zero if negligible), (n_targets,).
     residual: np.ndarray
     uncertain: np.ndarray
-    target_norms: np.ndarray
-    n_samples: float
-    n_rows: int
-    n_distinct: int
+    target_norms: np.ndarray  # ||y||^2, (n_targets,)
+    n_samples: float  # sum of the weights
+    n_rows: int  # of positive weight
+    n_distinct: int  # not known to be copies
+    # What was subtracted, if anything, (n_features,) and (n_targets,).
     feature_mean: Any = None
     target_mean: np.ndarray | None = None
+    # Scale of the rounding in G, if there is any, (n_features,): the error of an entry
+    # is about `eps` times the square root of the two scales.
     squared_lengths: np.ndarray | None = None
     eps: float = _EPS
-    truncated: bool = False
+    truncated: bool = False  # whether directions within that error were dropped
     residual_error: np.ndarray | float = 0.0
 
     @property

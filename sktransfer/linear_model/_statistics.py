@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.linear_model._moments import Moments, moments_of
+from sktransfer.linear_model._moments import Moments, moments_of, plus
 from sktransfer.linear_model._spectrum import (
     Spectrum,
     spectrum_of_moments,
@@ -200,7 +200,7 @@ class SufficientStatistics:
             double=double,
             near=self._moments,
         )
-        self._moments = part if self._moments is None else self._moments + part
+        self._moments = plus(self._moments, part)
         positive = slice(None) if weights is None else to_numpy(weights) > 0
         seen = to_numpy(y)[positive]
         self._n_weighted += len(seen)
@@ -230,25 +230,16 @@ class SufficientStatistics:
             )
         merged = SufficientStatistics(self.n_features, n_classes=self.n_classes)
         merged._double = self._double and other._double
-        parts = sorted((self, other), key=lambda part: bool(part._rows))
-        for part in parts:
-            if part._rows or part._moments is None:
-                continue
-            have = merged._moments
-            merged._moments = part._moments if have is None else have + part._moments
-            merged._eps = max(merged._eps, part._eps)
-            merged.n_rows += part.n_rows
-            merged._n_weighted += part._n_weighted
-            merged._extend(part._extremes)
-        for part in parts:
-            for rows in part._rows:
-                merged.update(*rows)
+        for part in (self, other):
+            if not part._rows:
+                merged._moments = plus(merged._moments, part._moments)
+                merged._eps = max(merged._eps, part._eps)
+                merged.n_rows += part.n_rows
+                merged._n_weighted += part._n_weighted
+                merged._extend(part._extremes)
+        for rows in self._rows + other._rows:
+            merged.update(*rows)
         return merged
-
-    @property
-    def n_targets(self) -> int:
-        """Number of targets (classes)."""
-        return len(self.target_norms)
 
     @property
     def n_samples(self) -> float:

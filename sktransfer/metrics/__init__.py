@@ -1,15 +1,5 @@
-"""Transferability metrics, their scorers, and their agreement with the truth."""
+"""Transferability metrics and their scorers."""
 
-from sktransfer.metrics._agreement import (
-    kendall_tau,
-    pearson,
-    rank_aggregate,
-    regret,
-    spearman,
-    top_k_hit,
-    weighted_kendall_tau,
-)
-from sktransfer.metrics._agreement_report import AgreementReport, agreement_report
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._gbc import gbc_score
 from sktransfer.metrics._h_score import h_score, regularized_h_score
@@ -24,7 +14,7 @@ from sktransfer.metrics._metric import Metric
 from sktransfer.metrics._nce import nce_score
 from sktransfer.metrics._nleep import nleep_score
 from sktransfer.metrics._parc import parc_score
-from sktransfer.metrics._registry import get_metric, get_scorer_names, metrics_table
+from sktransfer.metrics._registry import get_metric, get_scorer_names
 from sktransfer.metrics._score import Score
 from sktransfer.metrics._scorer import (
     TransferabilityScorer,
@@ -34,19 +24,16 @@ from sktransfer.metrics._scorer import (
 from sktransfer.metrics._transrate import coding_rate, layer_factor, transrate_score
 
 __all__ = [
-    "AgreementReport",
     "LabelledData",
     "Metric",
     "Score",
     "TransferabilityScorer",
-    "agreement_report",
     "coding_rate",
     "gbc_score",
     "get_metric",
     "get_scorer",
     "get_scorer_names",
     "h_score",
-    "kendall_tau",
     "knn_score",
     "laplace_evidence_score",
     "layer_factor",
@@ -56,16 +43,9 @@ __all__ = [
     "linear_probe_score",
     "logme_score",
     "make_transferability_scorer",
-    "metrics_table",
     "nce_score",
     "nleep_score",
     "parc_score",
-    "pearson",
-    "rank_aggregate",
-    "regret",
     "regularized_h_score",
-    "spearman",
-    "top_k_hit",
     "transrate_score",
-    "weighted_kendall_tau",
 ]

@@ -1,4 +1,4 @@
-"""GBC: how far apart the classes lie as Gaussians."""
+"""GBC: separability of the classes, modelled as Gaussians."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from sktransfer.utils._array_api import (
 )
 
 _N_COMPONENTS = 64
-# Variances below this share of the mean variance count as this share: a class with one
-# sample, or with a constant feature, has a width all the same.
+# Smallest variance, as a share of the mean variance: a class with one sample, or with a
+# constant feature, has a positive width all the same.
 _FLOOR = 1e-3
 
 
 def gbc_score(
     X: Any, y: Any, *, covariance: str = "diagonal", n_components: int = _N_COMPONENTS
 ) -> float:
-    r"""GBC: minus the summed Bhattacharyya overlap of all pairs of classes.
+    r"""GBC: negative sum of the Bhattacharyya overlaps of all pairs of classes.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ def gbc_score(
     y : array-like of shape (n_samples,)
         Class labels.
     covariance : {"diagonal", "spherical"}, default="diagonal"
-        Covariance of every class in the space of the principal components.
+        Covariance of each class in the space of the principal components.
     n_components : int, default=64
-        Principal components at most.
+        Maximum number of principal components.
 
     Returns
     -------
@@ -127,8 +127,8 @@ def _leading(s: np.ndarray, u: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarr
     """The k largest eigenvalues, rising, of diag(s) - u u^T, and their vectors."""
     size = len(s)
     if size > 4 * k:
-        # A product with this matrix takes no time, so that Lanczos needs next to none:
-        # unless many eigenvalues lie close together.
+        # Products with this matrix are cheap, so Lanczos is fast, unless many
+        # eigenvalues lie close together.
         scatter = LinearOperator(
             (size, size), lambda v: s * v.ravel() - u * (u @ v), dtype=s.dtype
         )

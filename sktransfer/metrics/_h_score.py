@@ -12,7 +12,7 @@ from sktransfer.metrics._score import Score
 
 
 def h_score(X: Any, y: Any) -> float:
-    r"""H-score: the share of the features' variance that lies between classes.
+    r"""H-score: share of the variance of the features that lies between classes.
 
     Parameters
     ----------
@@ -32,10 +32,10 @@ def h_score(X: Any, y: Any) -> float:
 
     Notes
     -----
-    :math:`\mathrm{tr}(\mathrm{cov}(F)^+ \mathrm{cov}(E[F | y]))`, here the sum over
-    classes of the squared projections of the centred one-hot columns on the left
-    singular vectors of the centred features, each over its class size. It reaches
-    n_classes - 1 for any features at all once they are more than the samples.
+    :math:`\mathrm{tr}(\mathrm{cov}(F)^+ \mathrm{cov}(E[F | y]))`, computed as the sum
+    over classes of the squared projections of the centred one-hot columns on the left
+    singular vectors of the centred features, each divided by the class size. With more
+    features than samples it is n_classes - 1 for any features.
 
     References
     ----------
@@ -80,8 +80,8 @@ def regularized_h_score(X: Any, y: Any) -> float:
     -----
     :math:`\mathrm{tr}\big(\Sigma_\delta^{-1} (1 - \delta) \mathrm{cov}(E[F | y])\big)`,
     :math:`\Sigma_\delta = (1 - \delta) S + \delta \frac{\mathrm{tr} S}{D} I` with the
-    shrinkage :math:`\delta` of Ledoit and Wolf. Nothing is inverted: the spectrum of
-    F^T F, changed by one rank for the mean, is enough.
+    shrinkage :math:`\delta` of Ledoit and Wolf. It is computed from the spectrum of
+    F^T F with a rank-one correction for the mean, without any matrix inverse.
 
     References
     ----------
@@ -110,7 +110,7 @@ def _h_score(data: LabelledData) -> Score:
     n = data.n_samples
     b = z - ones[:, None] * (data.counts / n)
     explained = np.sum(b**2, axis=0)
-    # Where the features span the constant, centring takes one direction away.
+    # Where the features span the constant, centring removes one direction.
     outside = 1 - a @ a
     if outside > 1e-9:
         explained += (a @ b) ** 2 / outside

@@ -34,10 +34,10 @@ def knn_score(
         How to read `y`; ``"auto"`` takes integers and text for labels, floats for
         numbers.
     n_neighbors : int, default=5
-        Neighbours that vote, or whose targets are averaged.
+        Number of neighbours that vote, or whose targets are averaged.
     metric : {"cosine", "euclidean"}, default="cosine"
-        What is near. Samples of zeros have no direction: by cosine they are at distance
-        1 from all that have one, and duplicates of each other.
+        Distance between samples. Samples whose features are all zero have no direction:
+        their cosine distance is 1 to all other samples and 0 to each other.
 
     Returns
     -------
@@ -47,15 +47,15 @@ def knn_score(
     Raises
     ------
     ValueError
-        If there are not more samples than neighbours, a numeric target is constant, or
-        all samples are equally near.
+        If there are no more samples than neighbours, a numeric target is constant, or
+        all samples coincide.
 
     Notes
     -----
-    A sample is no neighbour of its own, its duplicates are. Votes have equal weight;
-    of classes with equally many the one wins whose voter is nearest; of
-    equally near samples the earlier ones vote. Time grows with the square of the
-    samples, and a feature counts as much as its variance.
+    A sample is not its own neighbour, but its duplicates are. Votes have equal weight.
+    Ties between classes go to the class of the nearest voter, and ties in distance to
+    the earlier samples. Time grows with the square of the number of samples, and each
+    feature is weighted by its variance.
 
     References
     ----------
@@ -88,8 +88,8 @@ def _compute(
             f"{len(X)}. Got {n_neighbors!r} instead."
         )
     if metric == "cosine":
-        # On the sphere Euclidean distance orders as the angle does. Zeros go where all
-        # directions are at right angles.
+        # On the unit sphere Euclidean distance and angle give the same order. Zeros
+        # get an axis of their own, at right angles to all directions.
         rows = unit_rows(X)
         X = np.column_stack([rows, ~rows.any(axis=1)])
     if np.max(np.ptp(X, axis=0)) <= 10 * np.finfo(X.dtype).eps * np.max(np.abs(X)):
@@ -106,9 +106,9 @@ def _compute(
 
 
 def _vote(labels: np.ndarray) -> np.ndarray:
-    """Most frequent label of each row; among equals that of the first."""
+    """Most frequent label of each row; ties go to the label that comes first."""
     same = labels[:, :, None] == labels[:, None, :]
-    # Argmax takes the first, and that is the nearest of the tied classes.
+    # Argmax takes the first, which is the nearest of the tied classes.
     winner = np.argmax(same.sum(axis=2), axis=1)
     return labels[np.arange(len(labels)), winner]
 

@@ -17,7 +17,7 @@ from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import chunks
 from sktransfer.utils._validation import TASKS
 
-# Up to so many weights the Hessian is made in full.
+# The Hessian is formed in full up to this number of weights.
 _EXACT_SIZE = 1500
 
 
@@ -36,8 +36,8 @@ def laplace_evidence_score(
         How to read `y`; ``"auto"`` takes integers and text for labels, floats for
         numbers.
     curvature : {"auto", "exact", "kronecker"}, default="auto"
-        Hessian of the likelihood: in full, or as a Kronecker product; ``"auto"`` takes
-        it in full up to 1500 weights (classes times rank of the features).
+        Hessian of the likelihood: exact, or a Kronecker product. ``"auto"`` is exact up
+        to 1500 weights (classes times rank of the features).
 
     Returns
     -------
@@ -53,26 +53,26 @@ def laplace_evidence_score(
 
     See Also
     --------
-    logme_score : Evidence of a Gaussian model, exact and many times faster.
+    logme_score : Evidence of a Gaussian model, exact and much faster.
 
     Notes
     -----
-    With weights W of precision :math:`\delta`, no intercept, and the most probable
-    :math:`W_*`,
+    With weights W of prior precision :math:`\delta`, no intercept, and the posterior
+    mode :math:`W_*`,
 
     .. math:: \log p(y | X, \delta) \approx \log p(y | X, W_*) - \frac\delta2 \|W_*\|^2
         - \frac12 \log\det(I + H / \delta),
 
-    H the Hessian of -log p(y | X, W), for this model the Gauss-Newton (Fisher) matrix,
-    too: :math:`\sum_i (\mathrm{diag}\,p_i - p_i p_i^T) \otimes x_i x_i^T`; or its
-    Kronecker factors, the mean of the first term and the sum of the second. The
-    precision is maximised, coming from large ones, where the evidence tends to -log
-    n_classes. Two classes have one column of weights. For numbers the likelihood is
-    Gaussian and the score is :func:`logme_score`.
+    where H is the Hessian of -log p(y | X, W), which for this model is also the
+    Gauss-Newton (Fisher) matrix :math:`\sum_i (\mathrm{diag}\,p_i - p_i p_i^T) \otimes
+    x_i x_i^T`, or its Kronecker factors, the mean of the first term and the sum of the
+    second. The evidence is maximised over the precision, starting from large values,
+    where it tends to -log n_classes. Two classes share one column of weights. For
+    numbers the likelihood is Gaussian and the score is :func:`logme_score`.
 
-    Kronecker factors give lower values (by 0.1 on digits): do not compare scores of the
-    two kinds; to rank models of several widths, choose one. Once the classes separate,
-    the posterior is far from Gaussian.
+    Kronecker factors give lower values (by 0.1 on digits), so scores of the two kinds
+    cannot be compared: choose one kind to rank models of different widths. Once the
+    classes separate, the posterior is far from Gaussian.
 
     References
     ----------
@@ -175,14 +175,15 @@ def _maximum(Z: np.ndarray, codes: np.ndarray, curvature: str) -> float:
 
     def evidence(log_precision: float) -> tuple[float, float]:
         precision = np.exp(log_precision)
-        # Well below the prior's share of the (mean) gradient, or a warm start would
-        # never move, and the Hessian be that of other weights.
+        # Well below the contribution of the prior to the mean gradient. Otherwise a
+        # warm start would not move, and the Hessian would be that of other weights.
         tol = np.clip(1e-3 * precision / n, 1e-8, 1e-5)
         head.set_params(C=1 / precision, tol=tol).fit(Z, codes)
         return log_evidence(Z, codes, head.coef_, precision, curvature)
 
-    # From where the prior outweighs all samples down in decades, past the maximum: once
-    # classes separate, Laplace's approximation rises again where the truth does not.
+    # Search downwards in decades from where the prior dominates, until past the
+    # maximum: once classes separate, the approximation rises again although the
+    # evidence does not.
     limit = best = -n * np.log(codes.max() + 1)
     peak, decade = None, np.log(10)
     for u in np.log(n) - decade * np.arange(20):

@@ -16,7 +16,7 @@ from sktransfer.metrics._score import Score
 
 
 def lda_score(X: Any, y: Any) -> float:
-    r"""LDA: mean posterior probability of the true class in a discriminant analysis.
+    r"""LDA: mean posterior of the true class under linear discriminant analysis.
 
     Parameters
     ----------
@@ -37,15 +37,16 @@ def lda_score(X: Any, y: Any) -> float:
 
     See Also
     --------
-    linear_probe_score : Measures a linear head on samples that it has not seen.
+    linear_probe_score : Evaluates a linear head on held-out samples.
 
     Notes
     -----
-    :math:`\frac1n \sum_i p(y_i | x_i)`, classes being Gaussians with frequencies
-    :math:`n_c / n`, means :math:`\mu_c` and one covariance: that of the standardised
-    features less their class means, shrunk by Ledoit's and Wolf's rule. This is what
-    SFDA, NCTI and ETran have in common. Samples are judged by a head that was fitted on
-    them: with few samples a feature the score is near 1 whatever the features.
+    :math:`\frac1n \sum_i p(y_i | x_i)`, where classes are Gaussians with frequencies
+    :math:`n_c / n`, means :math:`\mu_c` and a shared covariance: that of the
+    standardised features minus their class means, shrunk by the rule of Ledoit and
+    Wolf. This is the common core of SFDA, NCTI and ETran. The head is evaluated on the
+    samples that it was fitted to: with few samples per feature the score is near 1 for
+    any features.
 
     References
     ----------
@@ -73,7 +74,7 @@ def _compute(data: LabelledData) -> Score:
             "class have the same features."
         )
     covariance, _ = ledoit_wolf(residuals, assume_centered=True)
-    # Where the rule shrinks by nothing, features that are copies must not break it.
+    # Without any shrinkage, duplicated features would make the covariance singular.
     covariance.flat[:: len(covariance) + 1] += 1e-6 * np.trace(covariance) / X.shape[1]
     weights = solve(covariance, means.T, assume_a="pos")
     offsets = np.log(counts / len(X)) - np.sum(means * weights.T, axis=1) / 2

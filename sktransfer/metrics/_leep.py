@@ -23,10 +23,10 @@ def leep_score(source_proba: Any, y: Any) -> float:
     Parameters
     ----------
     source_proba : array-like of shape (n_samples, n_source_classes)
-        The pre-trained model's probabilities of the classes it was trained on; every
-        row sums to one.
+        Probabilities of the source classes, from the pre-trained model; each row sums
+        to one.
     y : array-like of shape (n_samples,)
-        Target labels.
+        Class labels.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def _compute(data: LabelledData) -> Score:
     xp, _ = get_namespace(P=P)
     joint = class_sums(P, codes, n_classes, xp, read=data.read_source_proba)
     marginal = xp.sum(joint, axis=1, keepdims=True)
-    # A source class without any probability has no part in the sum below.
+    # A source class without any probability adds nothing to the sum below.
     marginal = xp.where(marginal > 0, marginal, xp.ones_like(marginal))
     conditional = xp.astype((joint / marginal).T, P.dtype)
     parts = []

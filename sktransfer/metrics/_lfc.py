@@ -39,9 +39,9 @@ def lfc_score(X: Any, y: Any, *, task: str = "auto") -> float:
     Notes
     -----
     :math:`\langle \Theta, \Lambda \rangle / (\|\Theta\| \|\Lambda\|)` of Theta = F F^T
-    and Lambda_ij = 1 for the same class, -1 otherwise, each less its mean. For numbers
+    and Lambda_ij = 1 for the same class, -1 otherwise, each minus its mean. For numbers
     and several labels Lambda = Y Y^T with standardised columns. All sums follow from
-    F^T F and F^T Y (class sums); no n x n matrix is made.
+    F^T F and F^T Y (class sums); no n x n matrix is formed.
 
     References
     ----------
@@ -80,9 +80,9 @@ def _of_numbers(data: LabelledData) -> Score:
     """LFC of numbers, or indicators of several labels, from the spectrum."""
     statistics = data.statistics
     if statistics.constant_targets.any():
-        raise ValueError("lfc_score cannot use a target that is constant.")
+        raise ValueError("lfc_score is undefined for a constant target.")
     n, spectrum = statistics.n_samples, statistics.spectrum
-    # F^T Y = V sqrt(s) z, and V drops out of every norm.
+    # F^T Y = V sqrt(s) z, and V cancels in every norm.
     root = np.sqrt(spectrum.eigenvalues)[:, None]
     feature_sums = to_numpy(spectrum.basis.T @ (data.mean * n))[:, None]
     mean = statistics.target_sums / n

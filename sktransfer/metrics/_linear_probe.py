@@ -19,7 +19,7 @@ from sktransfer.utils._validation import TASKS
 
 # Penalties of the ridge head on features of mean variance 1; each target picks its own.
 _RIDGE_ALPHAS = np.logspace(-1, 6, 8)
-# A probe sees features in one unit for all, or each in its own.
+# Features are only centred, or standardised as well.
 _SCALERS = (StandardScaler(with_std=False), StandardScaler())
 
 
@@ -32,7 +32,7 @@ def linear_probe_score(
     Cs: Sequence[float] = (1.0, 10.0, 100.0, 1000.0),
     random_state: Any = 0,
 ) -> float:
-    r"""Cross-validated performance of a linear head: accuracy, or R^2 of numbers.
+    r"""Linear probe: cross-validated accuracy, or R^2 of numbers, of a linear head.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ def linear_probe_score(
         How to read `y`; ``"auto"`` takes integers and text for labels, floats for
         numbers.
     cv : int, default=5
-        Number of folds; as many as samples at most.
+        Number of folds; at most the number of samples is used.
     Cs : sequence of float, default=(1.0, 10.0, 100.0, 1000.0)
-        Variances that the logistic head's prior may give a logit; see Notes.
+        Candidate variances of a logit under the prior of the logistic head; see Notes.
     random_state : int or RandomState, default=0
         Controls the shuffling of the folds.
 
@@ -67,14 +67,14 @@ def linear_probe_score(
 
     Notes
     -----
-    Heads see the features centred, either in one unit for all (mean variance 1, which
-    leaves weak features weak) or each standardised. Classification: logistic regression
-    with ``C / n_features``, so that copies of features change nothing; C rises until
-    accuracy falls by more than its standard error. Regression: ridge, its penalty found
-    by :class:`~sklearn.linear_model.RidgeCV`. The unit and C of each fold are those
-    with the best held-out predictions on the *other* folds, so that no fold chooses its
-    own; of equally good ones the most regularised in one unit is taken. All held-out
-    predictions are scored together, which lets folds be of any size.
+    Features are centred, and either scaled jointly to a mean variance of 1, which keeps
+    weak features weak, or standardised one by one. Classification: logistic regression
+    with ``C / n_features``, so that copies of features change nothing; C increases
+    until accuracy falls by more than its standard error. Regression: ridge, with the
+    penalty chosen by :class:`~sklearn.linear_model.RidgeCV`. Scaling and C of each fold
+    are those with the best held-out predictions on the *other* folds, so that no fold
+    chooses its own. Ties go to joint scaling and the strongest regularisation. All
+    held-out predictions are scored together, so folds may be of any size.
 
     Folds depend on `random_state`, the order of the samples, and which of them share a
     label, but not on the features or the names of the labels: all models see the same
@@ -150,21 +150,21 @@ def _logistic_path(
     codes: np.ndarray,
     folds: PredefinedSplit,
 ) -> Iterator[np.ndarray]:
-    """Whether held-out samples are recognised, C by C until that clearly gets worse."""
+    """Hits on held-out samples, with C increasing until accuracy clearly falls."""
     most = 0
     for C in Cs:
         logistic = LogisticRegression(C=C / X.shape[1], max_iter=1000)
         head = make_pipeline(scaler, logistic)
         hit = cross_val_predict(head, X, codes, cv=folds) == codes
         yield hit
-        # Larger C cost the most; one that overfits is followed by worse ones.
+        # Larger C are the slowest, and get worse once one overfits.
         if hit.sum() < most - np.sqrt(len(hit) * hit.mean() * (1 - hit.mean())):
             break
         most = max(most, hit.sum())
 
 
 def _chosen_elsewhere(gains: Any, held_out: Any, folds: PredefinedSplit) -> np.ndarray:
-    """Held-out predictions, for each fold those of the head best on all other folds.
+    """Held-out predictions: for each fold those of the best head on the other folds.
 
     `gains` and `held_out` have shape (n_heads, n_samples) or (…, n_targets).
     """
@@ -173,7 +173,7 @@ def _chosen_elsewhere(gains: Any, held_out: Any, folds: PredefinedSplit) -> np.n
     for k in np.unique(folds.test_fold):
         test = folds.test_fold == k
         best = np.argmax(gains[:, ~test].sum(axis=1), axis=0)
-        # One head for all targets of a fold, or one for each of them.
+        # One head for all targets of a fold, or one per target.
         chosen[test] = np.take_along_axis(
             held_out[:, test], np.asarray(best)[None, None], axis=0
         )[0]
@@ -181,7 +181,7 @@ def _chosen_elsewhere(gains: Any, held_out: Any, folds: PredefinedSplit) -> np.n
 
 
 def _folds(codes: np.ndarray, cv: int, random_state: Any) -> PredefinedSplit:
-    """Deal the samples out, class after class: folds of equal size and make-up."""
+    """Deal the samples of each class to folds of equal size and composition."""
     order = check_random_state(random_state).permutation(len(codes))
     order = order[np.argsort(codes[order], kind="stable")]
     fold = np.empty(len(codes), dtype=int)

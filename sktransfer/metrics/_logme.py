@@ -26,7 +26,7 @@ def logme_score(
         How to read `y`; ``"auto"`` takes integers and text for labels, floats for
         numbers.
     fit_intercept : bool, default=False
-        Whether the model has an intercept. The papers' has none.
+        Whether the model has an intercept. That of the papers has none.
 
     Returns
     -------
@@ -40,13 +40,13 @@ def logme_score(
 
     See Also
     --------
-    sktransfer.linear_model.LogME : The model, with its standard error.
+    sktransfer.linear_model.LogME : The estimator, with a standard error.
 
     Notes
     -----
     ``max over alpha, beta of log p(y | X, alpha, beta) / n``, with p(y | X) = N(0,
-    I / beta + X X^T / alpha). Unlike the codes in circulation it is exact for fewer
-    samples than features, too.
+    I / beta + X X^T / alpha). Unlike published implementations, it is exact for fewer
+    samples than features as well.
 
     References
     ----------

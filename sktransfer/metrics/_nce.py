@@ -19,9 +19,9 @@ def nce_score(source: Any, y: Any) -> float:
     Parameters
     ----------
     source : array-like of shape (n_samples, n_source_classes) or (n_samples,)
-        Source probabilities, of which the arg max is taken, or source labels.
+        Source probabilities, whose arg max is used, or source labels.
     y : array-like of shape (n_samples,)
-        Target labels.
+        Class labels.
 
     Returns
     -------

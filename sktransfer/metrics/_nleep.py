@@ -1,4 +1,4 @@
-"""NLEEP: LEEP with the clusters of the features in the place of source classes."""
+"""NLEEP: LEEP on clusters of the features instead of source classes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def nleep_score(
     y : array-like of shape (n_samples,)
         Class labels.
     n_components_per_class : int, default=5
-        Size of the mixture over the number of classes.
+        Number of mixture components per class.
     explained_variance : float, default=0.8
-        Share of the features' variance that the principal components keep, above 0
-        and below 1.
+        Share of the variance of the features that the principal components keep,
+        between 0 and 1.
     random_state : int or RandomState, default=0
-        Draws the start of the mixture.
+        Controls the initialisation of the mixture.
 
     Returns
     -------
@@ -51,16 +51,16 @@ def nleep_score(
 
     See Also
     --------
-    leep_score : Reads the source head's probabilities and has no mixture to fit.
+    leep_score : Reads source probabilities instead of fitting a mixture.
 
     Notes
     -----
-    Principal components up to 80 % of the variance, a mixture with full covariances
-    (the papers' codes), and :math:`\frac1n \sum_i \log \sum_v \hat P(y_i | v) p(v |
-    x_i)`, v running over the components of the mixture. Scale and order of the samples
-    do not matter. The fit ends in a local optimum: differences of about 0.05 between
-    scores are those between two seeds. With few samples a component the mixture takes
-    single samples apart, and the score goes to 0 whatever the features.
+    Principal components that keep 80 % of the variance, a mixture with full covariances
+    (as in published implementations), and :math:`\frac1n \sum_i \log \sum_v \hat P(y_i
+    | v) p(v | x_i)`, where v runs over the components of the mixture. Neither the scale
+    of the features nor the order of the samples matters. The fit ends in a local
+    optimum: two seeds differ by about 0.05. With few samples per component the mixture
+    isolates single samples, and the score goes to 0 for any features.
 
     References
     ----------
@@ -112,12 +112,12 @@ def _compute(
             "All samples have the same features: classes cannot be separated."
         )
     solver = "full" if X.shape[1] > len(X) else "covariance_eigh"
-    # In double precision: the fit makes much of little differences.
+    # In double precision, because the fit amplifies small differences.
     Z = PCA(explained_variance, svd_solver=solver).fit_transform(X.astype(np.float64))
     # In units of their spread, as GaussianMixture adds 1e-6 to every variance.
-    # Rounded, or the last digits would choose between its local optima.
+    # Rounded, because the last digits would decide between local optima.
     Z = np.round(Z / np.sqrt(np.mean(Z**2)), 6)
-    # The start draws samples by their position: give them one of their own.
+    # The initialisation draws samples by position, so the position must not matter.
     order = np.argsort(Z[:, 0], kind="stable")
     mixture = GaussianMixture(n_components, random_state=random_state).fit(Z[order])
     responsibilities = mixture.predict_proba(Z)

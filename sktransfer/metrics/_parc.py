@@ -1,4 +1,4 @@
-"""PARC: whether samples that the features set apart have different targets."""
+"""PARC: rank correlation of dissimilarities of features and of targets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sktransfer.metrics._metric import Metric
 from sktransfer.metrics._score import Score
 from sktransfer.utils._validation import TASKS
 
-# What is equal but for rounding errors is to tie.
+# Values that differ by rounding errors only are ties.
 _DECIMALS = 12
 
 
@@ -39,10 +39,10 @@ def parc_score(
         How to read `y`; ``"auto"`` takes integers and text for labels, floats for
         numbers.
     max_samples : int, default=2000
-        Of more samples so many are drawn, classes in proportion: every pair of samples
-        has its dissimilarity in memory.
+        Size of the stratified subsample that is drawn from more samples, because the
+        dissimilarities of all pairs are held in memory.
     random_state : int or RandomState, default=0
-        Draws them.
+        Controls the drawing of the subsample.
 
     Returns
     -------
@@ -57,23 +57,23 @@ def parc_score(
 
     See Also
     --------
-    lfc_score : Correlates similarities themselves, without an n x n matrix.
+    lfc_score : Correlates the similarities themselves, without an n x n matrix.
 
     Notes
     -----
     100 times Spearman's correlation, over all pairs of samples, of 1 - Pearson's
-    correlation of their standardised features with the dissimilarity of their targets.
-    For one-hot labels 1 - Pearson's correlation takes two values, as does the number of
-    columns that differ, which also serves indicators of several labels; numbers have
-    the Euclidean distance after standardisation. A sample whose features are all equal
-    correlates with none: dissimilarity 1.
+    correlation of their standardised features and the dissimilarity of their targets.
+    The dissimilarity of labels is the number of one-hot columns, or of indicators, that
+    differ; for one-hot labels it orders pairs as 1 - Pearson's correlation does. The
+    dissimilarity of numbers is their Euclidean distance after standardisation. A sample
+    whose standardised features are all equal has dissimilarity 1 to all others.
 
-    Dissimilarities are rounded to twelve decimals. Where they are not, as in codes that
-    take ``np.corrcoef`` of the one-hot matrix, pairs within a class are told apart by
-    rounding errors of that machine, which moves the score by several tenths.
+    Dissimilarities are rounded to twelve decimals. In implementations that use
+    ``np.corrcoef`` of the one-hot matrix, rounding errors break the ties between pairs
+    within a class, which changes the score by several tenths.
 
-    Equal labels are ties, so even perfect features stay well below 100: compare models
-    on one target only.
+    Equal labels are ties, so even perfect features score well below 100. Only compare
+    scores of the same target.
 
     References
     ----------

@@ -56,7 +56,7 @@ def get_metric(name: str) -> Metric:
     Raises
     ------
     ValueError
-        If there is none, naming those there are.
+        If there is no such metric; the message lists the names.
 
     Examples
     --------
@@ -88,28 +88,3 @@ def get_scorer_names() -> list[str]:
     True
     """
     return sorted(METRICS)
-
-
-def metrics_table() -> str:
-    """Describe all metrics in a table in Markdown, as in the README.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> from sktransfer.metrics import metrics_table
-    >>> print(metrics_table().splitlines()[0])
-    | metric | reads | tasks | cost | weakness | reference |
-    """
-    lines = [
-        "| metric | reads | tasks | cost | weakness | reference |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for metric in METRICS.values():
-        reads = metric.reads.replace("_", " ")
-        cells = [f"`{metric.name}`", reads, ", ".join(metric.tasks)]
-        cells += [metric.cost, metric.weakness, metric.reference]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

@@ -25,7 +25,7 @@ from sktransfer.utils._validation import TASKS, check_task_name, infer_task
 
 
 class TransferabilityScorer:
-    """Measure what an estimator extracts; made by :func:`make_transferability_scorer`.
+    """Scorer of extracted features; made by :func:`make_transferability_scorer`.
 
     Parameters
     ----------
@@ -50,11 +50,11 @@ class TransferabilityScorer:
         Parameters
         ----------
         estimator : transformer, pipeline or predictor
-            A final predictor is left out; a predictor alone is measured on `X` itself.
+            A final predictor is left out. For a predictor alone, `X` is the features.
         X : raw input of the estimator
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            A sequence of labels for each sentence, where the estimator gives features
-            of its words.
+            A sequence of labels for each sentence if the estimator extracts features of
+            words.
 
         Returns
         -------
@@ -72,15 +72,16 @@ class TransferabilityScorer:
         return next(iter(values.values())) if self.single else values
 
     def check_task(self, y: Any, task: str = "auto", estimator: Any = None) -> str:
-        """Name the task that `y` poses, if all metrics take it.
+        """Infer the task from `y`, and check that all metrics take it.
 
         Parameters
         ----------
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-            By default what the metrics were told, or what `y` looks like.
+            By default the task set for the metrics, or inferred from `y`.
         estimator : estimator, optional
-            Whose final predictor, if any, tells what whole numbers in `y` are.
+            If its final step is a regressor or classifier, that decides how to read
+            whole numbers in `y`.
 
         Returns
         -------
@@ -118,33 +119,33 @@ def make_transferability_scorer(
     reads: str = "features",
     **kwargs: Any,
 ) -> TransferabilityScorer:
-    """Make a scikit-learn scorer out of one or several score functions.
+    """Make a scikit-learn scorer from one or several score functions.
 
     Parameters
     ----------
     score_func : callable, str, list of str, or dict of str to callable or str
-        ``function(X, y) -> float``, larger is better, or the name of a metric. Several
-        make one scorer that extracts once and returns a dict of scores, which
-        `cross_validate` and `GridSearchCV` take as ``scoring``.
+        ``function(X, y) -> float``, larger is better, a :class:`Metric`, or the name of
+        one. Several make one scorer that extracts once and returns a dict of scores, as
+        `cross_validate` and `GridSearchCV` accept for ``scoring``.
     reads : {"features", "source_proba"}, default="features"
-        What functions that are not in the registry read.
+        What functions that are not registered metrics read.
     **kwargs : dict
-        Passed on to the score function (one only). ``task=`` says how any metric is to
-        read the target.
+        Passed to the score function, if there is only one. ``task`` sets how the metric
+        reads the target.
 
     Returns
     -------
     TransferabilityScorer
-        ``scorer(estimator, X, y)``: sends `X` through all steps of a pipeline but a
-        final predictor, or through a transformer, and measures what comes out. A final
-        regressor or classifier tells whether whole numbers in `y` are numbers or
+        ``scorer(estimator, X, y)`` passes `X` through a transformer, or through all
+        steps of a pipeline except a final predictor, and scores the result. A final
+        regressor or classifier decides whether whole numbers in `y` are numbers or
         labels; otherwise floats are numbers and integers are labels.
 
     Raises
     ------
     ValueError
-        If a name is no metric, or `kwargs` are given for several functions; when the
-        scorer is called, if a metric does not take the target.
+        If a name is not a metric, or `kwargs` are given for several functions. When the
+        scorer is called: if a metric does not take the target.
 
     Examples
     --------
@@ -173,8 +174,8 @@ def _make_scorer(
         return TransferabilityScorer({metric.name: metric}, single=True)
     if kwargs:
         raise ValueError(
-            f"Keyword arguments {sorted(kwargs)} go with one score function only; use "
-            "functools.partial for several."
+            f"Keyword arguments {sorted(kwargs)} need a single score function; for "
+            "several, use functools.partial."
         )
     if not isinstance(score_func, Mapping):
         names = list(score_func)
@@ -182,8 +183,8 @@ def _make_scorer(
             if not isinstance(name, str):
                 raise ValueError(
                     f"A list of metrics in '{parameter}' takes their names only, but "
-                    f"has {name!r}. To score with functions, give a dict of names to "
-                    "functions or names of metrics."
+                    f"contains {name!r}. To score with functions, pass a dict of names "
+                    "to functions."
                 )
         score_func = dict(zip(names, names, strict=True))
     metrics = {k: _as_metric(v, reads, {}) for k, v in score_func.items()}
@@ -208,7 +209,7 @@ def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
         )
     if known is None:
         name = getattr(function, "__name__", type(function).__name__)
-        # What it can take, a function of the user's own has to know itself.
+        # A user's own function checks its targets itself.
         compute = partial(_call, function, reads)
         known = Metric(name, compute, function, reads, TASKS)
         if isinstance(function, partial) and "task" in function.keywords:
@@ -242,18 +243,18 @@ def get_scorer(
     Parameters
     ----------
     scoring : str, list of str or scorer
-        Names out of :func:`get_scorer_names`.
+        Names from :func:`get_scorer_names`.
 
     Returns
     -------
     TransferabilityScorer
-        ``scorer(estimator, X, y)``. It measures the data handed to it: in
-        `cross_val_score` that is each test fold.
+        ``scorer(estimator, X, y)``. It scores the data passed to it: in
+        `cross_val_score` those are the test folds.
 
     Raises
     ------
     ValueError
-        If a name is no metric.
+        If a name is not a metric.
 
     Examples
     --------

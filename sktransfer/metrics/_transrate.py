@@ -27,18 +27,19 @@ def coding_rate(
     normalize: bool | None = None,
     distortion: float | None = None,
 ) -> float:
-    r"""Nats per sample that coding the features up to a distortion takes.
+    r"""Coding rate: nats per sample to encode the features up to a distortion.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
         Features.
     y : array-like of shape (n_samples,), optional
-        Class labels; given, the mean coding rate within the classes is measured.
+        Class labels. If given, the result is the mean coding rate within classes.
     variant : {"preprint", "icml"}, default="preprint"
         Which of the two published definitions; see Notes.
     normalize : bool, optional
-        Whether rows are scaled to unit norm; by default in ``"preprint"`` only.
+        Whether rows are scaled to unit norm; the default is True for ``"preprint"``
+        and False for ``"icml"``.
     distortion : float, optional
         epsilon^2 in ``"preprint"`` (default 0.1), epsilon in ``"icml"`` (1e-4).
 
@@ -50,17 +51,17 @@ def coding_rate(
     Raises
     ------
     ValueError
-        If `distortion` is not positive or `variant` unknown.
+        If `distortion` is not positive or `variant` is unknown.
 
     See Also
     --------
-    transrate_score : Coding rate of all samples less that within the classes.
+    transrate_score : Coding rate of all samples minus that within classes.
 
     Notes
     -----
-    ``"preprint"``: R(Z) = 1/2 log det(I + d / (n eps^2) Z^T Z), classes weighted by
-    n_c / n. ``"icml"``: features less their mean over all samples, R(Z) = 1/2 log det(I
-    + 1 / (n eps) Z^T Z), classes weighted equally.
+    ``"preprint"``: R(Z) = 1/2 log det(I + d / (n eps^2) Z^T Z), classes weighted by n_c
+    / n. ``"icml"``: features minus their mean over all samples, R(Z) = 1/2 log det(I +
+    1 / (n eps) Z^T Z), classes weighted equally.
 
     References
     ----------
@@ -92,21 +93,22 @@ def transrate_score(
     normalize: bool | None = None,
     distortion: float | None = None,
 ) -> float:
-    r"""TransRate: how many nats about the features the classes give away.
+    r"""TransRate: nats about the features that the classes reveal.
 
     Parameters
     ----------
     X : array-like of shape (n_samples, n_features)
         Features.
     y : array-like of shape (n_samples,)
-        Class labels; or numbers, which are cut into ten bins of equal counts.
+        Class labels, or numbers, which are cut into ten bins of equal counts.
     task : {"auto", "classification", "regression"}, default="auto"
         How to read `y`; ``"auto"`` takes integers and text for labels, floats for
         numbers.
     variant : {"preprint", "icml"}, default="preprint"
         Which of the two published definitions; see :func:`coding_rate`.
     normalize : bool, optional
-        Whether rows are scaled to unit norm; by default in ``"preprint"`` only.
+        Whether rows are scaled to unit norm; the default is True for ``"preprint"``
+        and False for ``"icml"``.
     distortion : float, optional
         epsilon^2 in ``"preprint"`` (default 0.1), epsilon in ``"icml"`` (1e-4).
 
@@ -118,13 +120,14 @@ def transrate_score(
     Raises
     ------
     ValueError
-        If `distortion` is not positive, `variant` unknown or `y` of another task.
+        If `distortion` is not positive, `variant` is unknown, or `y` is of another
+        task.
 
     Notes
     -----
-    An estimate of the mutual information of features and labels. It grows with the
-    number of features, those of noise included; :func:`layer_factor`, which
-    `ModelSelector` applies, makes layers of one network comparable.
+    TransRate estimates the mutual information of features and labels. It grows with the
+    number of features, even for pure noise. `ModelSelector` multiplies the scores of
+    the layers of one network by :func:`layer_factor`, which makes them comparable.
 
     References
     ----------
@@ -166,12 +169,13 @@ def layer_factor(n_features: int, n_features_last: int) -> float:
     n_features : int
         Width d of the layer.
     n_features_last : int
-        Width of the last layer that is compared.
+        Width of the last of the layers that are compared.
 
     Returns
     -------
     float
-        sqrt(n_features / n_features_last), to multiply the layer's TransRate with.
+        sqrt(n_features / n_features_last), by which to multiply the TransRate of the
+        layer.
 
     Examples
     --------
@@ -203,7 +207,7 @@ def _check_parameters(variant: str, distortion: float | None) -> float:
 
 
 def _sorted_rows(data: LabelledData) -> Any:
-    """A copy of the features, class after class, so that a class is a slice."""
+    """Copy of the features, sorted by class, so that each class is a slice."""
     return data.xp.take(data.features, data.class_order, axis=0)
 
 
@@ -215,7 +219,7 @@ def _prepared(Z: Any, variant: str, normalize: bool | None) -> Any:
 
 
 def _rate_within(Z: Any, counts: np.ndarray, variant: str, distortion: float) -> float:
-    """Mean coding rate of the classes, whose rows follow each other in Z."""
+    """Mean coding rate of the classes, by which the rows of Z are sorted."""
     ends = np.cumsum(counts).astype(int)
     preprint = variant == "preprint"
     weights = counts / ends[-1] if preprint else np.full(len(ends), 1 / len(ends))

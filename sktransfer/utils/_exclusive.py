@@ -18,28 +18,11 @@ _wanted: dict[int, set[int]] = {}  # thread -> ids of the objects that it waits 
 def exclusive(objects: Iterable[Any]) -> Iterator[None]:
     """Wait until no other thread uses any of the objects, and keep them to this one.
 
-    All are taken at once, so that two threads whose objects overlap, such as a module
-    and a part of it, cannot wait for each other. The thread that has an object may take
-    it again. Where it takes others while it has some, as an extractor does that is used
-    inside another, it may wait for a thread that waits for it: that is an error.
-
-    Parameters
-    ----------
-    objects : iterable
-        They count by identity.
-
-    Raises
-    ------
-    RuntimeError
-        If a thread that has one of the objects waits for this thread.
-
-    Examples
-    --------
-    >>> from sktransfer.utils._exclusive import exclusive
-    >>> module = object()
-    >>> with exclusive([module]), exclusive([module]):
-    ...     print("only this thread is here")
-    only this thread is here
+    All are taken at once, by identity, so that two threads whose objects overlap, such
+    as a module and a part of it, cannot wait for each other. The thread that has an
+    object may take it again. A thread that waits for others while it has some, as an
+    extractor does that is used inside another, may wait for a thread that waits for
+    it: that raises a RuntimeError.
     """
     held = list(objects)  # alive, or another object could get the id
     wanted = set(map(id, held))

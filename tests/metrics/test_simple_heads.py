@@ -19,6 +19,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.preprocessing import StandardScaler
 
 from sktransfer.metrics import (
+    _linear_probe,
     get_metric,
     get_scorer_names,
     knn_score,
@@ -28,7 +29,6 @@ from sktransfer.metrics import (
     nleep_score,
     parc_score,
 )
-from sktransfer.metrics._linear_probe import _folds
 from sktransfer.utils._validation import TASKS
 
 # Metrics that fit models of scikit-learn.
@@ -423,7 +423,7 @@ def test_probe_of_several_labels_is_the_mean(data):
 
 def test_folds_are_even_and_hold_every_class():
     codes = np.repeat([0, 1, 2], [11, 2, 30])
-    fold = _folds(codes, 5, 0).test_fold
+    fold = _linear_probe._folds(codes, 5, 0).test_fold
     assert np.ptp(np.bincount(fold)) <= 1
     for c in range(3):
         assert np.ptp(np.bincount(fold[codes == c], minlength=5)) <= 1

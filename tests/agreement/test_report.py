@@ -11,7 +11,8 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sktransfer.metrics._agreement import (
+from sktransfer.agreement import (
+    agreement_report,
     kendall_tau,
     pearson,
     rank_aggregate,
@@ -20,17 +21,19 @@ from sktransfer.metrics._agreement import (
     top_k_hit,
     weighted_kendall_tau,
 )
-from sktransfer.metrics._agreement_report import (
-    _COEFFICIENTS,
-    _resampled_coefficients,
-    agreement_report,
-)
+from sktransfer.agreement._report import _COEFFICIENTS, _resampled
 
 CORRELATIONS = {
     "tau_w": weighted_kendall_tau,
     "tau": kendall_tau,
     "spearman": spearman,
     "pearson": pearson,
+}
+COEFFICIENTS = {
+    **CORRELATIONS,
+    "top_1_hit": top_k_hit,
+    "top_3_hit": lambda performance, scores: top_k_hit(performance, scores, k=3),
+    "regret": regret,
 }
 SCIPY = {
     kendall_tau: scipy.stats.kendalltau,
@@ -146,7 +149,7 @@ class TestErrors:
     def test_lengths(self, function):
         with pytest.raises(ValueError, match="inconsistent numbers of samples"):
             function([1.0, 2.0, 3.0], [2.0, 1.0])
-        with pytest.raises(ValueError, match="at least 2 models; got 1"):
+        with pytest.raises(ValueError, match="at least two models; got 1"):
             function([1.0], [2.0])
 
     def test_two_dimensions(self, function):
@@ -161,19 +164,17 @@ def test_resampled_coefficients_are_those_of_the_resample(table, seed):
     performance, scores = map(np.array, table)
     n_models = len(scores)
     drawn = np.random.default_rng(seed).integers(n_models, size=(5, n_models))
-    counts = np.array([np.bincount(row, minlength=n_models) for row in drawn])
-    fast = _resampled_coefficients(performance, scores, counts)
-    assert list(fast) == list(_COEFFICIENTS)
-    for name, function in _COEFFICIENTS.items():
-        # Copies stand together, so that the first of equal scores is the same model.
-        slow = [function(performance[row], scores[row]) for row in np.sort(drawn)]
-        np.testing.assert_allclose(fast[name], slow, atol=1e-12, err_msg=name)
+    assert list(COEFFICIENTS) == list(_COEFFICIENTS)
+    for name, function in COEFFICIENTS.items():
+        fast = _resampled(_COEFFICIENTS[name], performance, scores, drawn)
+        slow = [function(performance[row], scores[row]) for row in drawn]
+        np.testing.assert_allclose(fast, slow, atol=1e-12, err_msg=name)
 
 
 class TestReport:
     def test_values_are_those_of_the_functions(self, models):
         performance, scores = models
-        table = agreement_report(performance, scores, n_bootstrap=20).table
+        table = agreement_report(performance, scores, n_resamples=20).table
         rows = zip(table["ranker"], table["coefficient"], table["value"], strict=True)
         values = {(ranker, name): value for ranker, name, value in rows}
         assert len(values) == 2 * 7
@@ -206,7 +207,7 @@ class TestReport:
     def test_random_state(self, models):
         def intervals(random_state):
             report = agreement_report(
-                *models, n_bootstrap=50, random_state=random_state
+                *models, n_resamples=50, random_state=random_state
             )
             return report.table["low"]
 
@@ -217,7 +218,7 @@ class TestReport:
     def test_rankers_share_the_resamples(self, models):
         performance, scores = models
         twins = agreement_report(
-            performance, {"a": scores["good"], "b": scores["good"]}, n_bootstrap=50
+            performance, {"a": scores["good"], "b": scores["good"]}, n_resamples=50
         ).table
         np.testing.assert_array_equal(twins["low"][:7], twins["low"][7:])
 
@@ -232,7 +233,7 @@ class TestReport:
     def test_monotone_transforms_leave_ranks_alone(self, models):
         performance, scores = models
         reports = [
-            agreement_report(performance, s, n_bootstrap=100, random_state=0).table
+            agreement_report(performance, s, n_resamples=100, random_state=0).table
             for s in (scores["good"], np.exp(scores["good"] / 5))
         ]
         same = np.isin(reports[0]["coefficient"], ["pearson"], invert=True)
@@ -256,7 +257,7 @@ class TestReport:
             table = agreement_report(
                 performance,
                 scores,
-                n_bootstrap=300,
+                n_resamples=300,
                 random_state=int(rng.integers(2**31)),
             ).table
             for name in held:
@@ -293,27 +294,27 @@ class TestReport:
     def test_inputs_are_not_changed(self, models):
         performance, scores = models
         before = performance.copy(), {k: v.copy() for k, v in scores.items()}
-        agreement_report(performance, scores, n_bootstrap=10)
+        agreement_report(performance, scores, n_resamples=10)
         np.testing.assert_array_equal(performance, before[0])
         for name, values in scores.items():
             np.testing.assert_array_equal(values, before[1][name])
 
     def test_frame(self, models):
         pytest.importorskip("pandas")
-        report = agreement_report(*models, n_bootstrap=10)
+        report = agreement_report(*models, n_resamples=10)
         frame = report.frame()
         assert list(frame) == list(report.table)
         assert frame.shape == (14, 6)
         assert frame["ranker"].unique().tolist() == ["good", "noise"]
 
     def test_frame_without_pandas(self, models, monkeypatch):
-        report = agreement_report(*models, n_bootstrap=10)
+        report = agreement_report(*models, n_resamples=10)
         monkeypatch.setitem(sys.modules, "pandas", None)
         with pytest.raises(ImportError, match=r"needs pandas.*sktransfer\[plot\]"):
             report.frame()
 
     def test_print(self, models):
-        report = agreement_report(*models, n_bootstrap=10, confidence_level=0.9)
+        report = agreement_report(*models, n_resamples=10, confidence_level=0.9)
         lines = str(report).splitlines()
         assert lines[0].startswith("20 models; 90 % intervals from 10 bootstrap")
         assert lines[1].split() == list(_COEFFICIENTS)
@@ -322,7 +323,7 @@ class TestReport:
         assert repr(report) == str(report)
 
     def test_one_array(self):
-        table = agreement_report([1.0, 2.0], [1.0, 2.0], n_bootstrap=5).table
+        table = agreement_report([1.0, 2.0], [1.0, 2.0], n_resamples=5).table
         assert set(table["ranker"]) == {"scores"}
 
     def test_wrong_scores(self):
@@ -335,7 +336,7 @@ class TestReport:
 
     @pytest.mark.parametrize(
         "parameters",
-        [{"n_bootstrap": 0}, {"confidence_level": 1.0}, {"confidence_level": 0.0}],
+        [{"n_resamples": 0}, {"confidence_level": 1.0}, {"confidence_level": 0.0}],
     )
     def test_wrong_parameters(self, parameters):
         with pytest.raises(ValueError, match=next(iter(parameters))):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import weightedtau
 
-from sktransfer.metrics import regret, weighted_kendall_tau
+from sktransfer.agreement import regret, weighted_kendall_tau
 
 # Few different values, so that there are ties.
 tables = st.integers(2, 12).flatmap(
@@ -100,7 +100,7 @@ class TestErrors:
             function([1.0, 2.0, 3.0], [2.0, 1.0])
 
     def test_one_model(self, function):
-        with pytest.raises(ValueError, match="at least 2 models; got 1"):
+        with pytest.raises(ValueError, match="at least two models; got 1"):
             function([1.0], [2.0])
 
     def test_two_dimensions(self, function):
