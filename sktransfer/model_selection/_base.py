@@ -80,6 +80,11 @@ class BaseModelSelector(
     extractors, scoring, refit, task, n_jobs, memory, error_score, verbose
         See :class:`ModelSelector`.
 
+    Attributes
+    ----------
+    results_, ranking_, best_estimator_, probability_better_, ...
+        See :class:`ModelSelector`.
+
     See Also
     --------
     ModelSelector : The policy that evaluates all candidates on all samples.
@@ -106,7 +111,7 @@ class BaseModelSelector(
 
     _parameter_constraints: ClassVar[dict] = {
         "extractors": [list, tuple],
-        "scoring": [str, list, tuple, dict, callable],
+        "scoring": [str, list, tuple, dict, callable, Metric],
         "refit": ["boolean", str],
         "task": [StrOptions({"auto", "classification", "regression", "multilabel"})],
         "n_jobs": [None, Integral],
@@ -276,10 +281,8 @@ class BaseModelSelector(
         self.best_score_ = best.value(self._decides)
         paired = [m for m in (self._decides, *metrics) if has_parts(results, m)]
         if paired:
-            self.probability_better_ = probabilities(results, paired[0])
-            warn_of_unknown_order(
-                results, paired[0], self.probability_better_, stacklevel=5
-            )
+            self.probability_better_ = P = probabilities(results, paired[0])
+            warn_of_unknown_order(results, paired[0], P, stacklevel=5)
         if best.head is not None and best.head.statistics_ is not None:
             best.head.compact(keep_std=True)
         if self.refit:

@@ -142,14 +142,9 @@ class BestModelMixin(TransformerMixin):
         metric = self.scorer_.metrics[self._decides]
         reads_proba = metric.reads == "source_proba"
         extraction = extract(self.best_extractor_, X, source_proba=reads_proba)
-        score = metric.score(
-            LabelledData(
-                extraction.joined,
-                y,
-                source_proba=extraction.source_proba,
-                task=self.task_,
-            )
-        )
+        proba = extraction.source_proba
+        data = LabelledData(extraction.joined, y, source_proba=proba, task=self.task_)
+        score = metric.score(data)
         best = self._results[self.best_index_]
         if metric.layer_factor and best.layer:
             layers = [r.n_features for r in self._results if r.name == best.name]

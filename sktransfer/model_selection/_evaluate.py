@@ -26,18 +26,7 @@ from sktransfer.model_selection._report import print_results
 
 
 class Evaluate:
-    """Evaluates candidates on samples; what a policy calls.
-
-    Attributes
-    ----------
-    names : list of str
-        The candidates.
-    n_samples : int
-    y : array-like of shape (n_samples,) or (n_samples, n_targets)
-        The target, a sequence of labels per sample where samples are sentences.
-    decides : str
-        The metric that ranks.
-    """
+    """Evaluates candidates on samples, as the contract of `BaseModelSelector` says."""
 
     def __init__(
         self, selector: BaseEstimator, X: Any, y: Any, spec: EvaluationSpec, root: Any
@@ -55,20 +44,7 @@ class Evaluate:
     def __call__(
         self, names: Iterable[str] | None = None, samples: Any = None
     ) -> list[CandidateResult]:
-        """Evaluate candidates on samples.
-
-        Parameters
-        ----------
-        names : iterable of str, default=None
-            The candidates; all by default.
-        samples : array-like of int, default=None
-            Indices of the samples; all by default.
-
-        Returns
-        -------
-        list of CandidateResult
-            One per candidate and layer, in the order of the candidates.
-        """
+        """Results of the named candidates on the samples with these indices."""
         chosen = set(self.names if names is None else names)
         if unknown := chosen.difference(self.names):
             raise ValueError(

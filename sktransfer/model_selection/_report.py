@@ -24,54 +24,43 @@ def print_results(results: list[CandidateResult]) -> None:
         print(printable(f"{result.label}: {scores} ({seconds:.1f} s){failed}"))
 
 
-def failure_summary(results: list[CandidateResult]) -> str:
-    """One line for each result with an error."""
-    lines = (f"  {r.label}: {'; '.join(r.errors)}" for r in results if r.errors)
-    return printable("\n".join(lines))
-
-
 def warn_of_failures(
     results: list[CandidateResult], best: CandidateResult | None, *, stacklevel: int
 ) -> None:
     """Warn of the results with errors; raise an error if none can be the best."""
     failed = [result for result in results if result.errors]
+    reasons = "\n".join(f"  {r.label}: {'; '.join(r.errors)}" for r in failed)
+    reasons = printable(reasons)
     if best is None:
-        reasons = [reason for result in failed for reason in result.errors]
-        unreadable = all(reason.startswith("TypeError") for reason in reasons)
+        errors = [error for result in failed for error in result.errors]
+        unreadable = all(error.startswith("TypeError") for error in errors)
         raise (TypeError if unreadable else ValueError)(
-            f"All {len(results)} candidates failed:\n{failure_summary(failed)}"
+            f"All {len(results)} candidates failed:\n{reasons}"
         )
     if failed:
         warnings.warn(
             f"{len(failed)} of {len(results)} candidates failed, at least in part; see "
-            f"results_['error']:\n{failure_summary(failed)}",
+            f"results_['error']:\n{reasons}",
             CandidateFailedWarning,
             stacklevel=stacklevel + 1,
         )
 
 
 def warn_of_unknown_order(
-    results: list[CandidateResult],
-    metric: str,
-    probability: np.ndarray,
-    *,
-    stacklevel: int,
+    results: list[CandidateResult], metric: str, P: np.ndarray, *, stacklevel: int
 ) -> None:
     """Name the results whose order is unknown for want of a standard error."""
-    n_samples = np.array([r.n_samples for r in results if metric in r.scores])
-    scored = [i for i, result in enumerate(results) if metric in result.scores]
-    unknown = [
-        repr(results[i].label)
-        for i in scored
-        if np.isnan(results[i].scores[metric].std_error)
-        and np.isnan(
-            probability[i, np.array(scored)[n_samples == results[i].n_samples]]
-        ).any()
-    ]
+    n_samples = np.array([r.n_samples if metric in r.scores else -1 for r in results])
+    unknown = ", ".join(
+        repr(result.label)
+        for i, result in enumerate(results)
+        if metric in result.scores
+        and np.isnan(result.scores[metric].std_error)
+        and np.isnan(P[i, n_samples == n_samples[i]]).any()
+    )
     if unknown:
         warnings.warn(
-            "probability_better_ is unknown (NaN) for pairs with "
-            f"{', '.join(unknown)}: the standard error of their {metric} cannot be "
-            "computed.",
+            f"probability_better_ is unknown (NaN) for pairs with {unknown}: the "
+            f"standard error of their {metric} cannot be computed.",
             stacklevel=stacklevel + 1,
         )
