@@ -32,9 +32,8 @@ def as_extractor(network: Any) -> BaseExtractor:
     return feature_extraction.TorchFeatureExtractor(network)
 
 
-def make_backbone(network: Any, *, batch_size: int, device: str) -> Backbone:
+def make_backbone(network: Any, **options: Any) -> Backbone:
     """The backbone of whatever can be fine-tuned; a `network` may make its own."""
-    options = {"batch_size": batch_size, "device": device}
     if hasattr(network, "make_backbone"):
         return network.make_backbone(**options)
     extractor = as_extractor(network)

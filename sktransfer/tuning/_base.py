@@ -49,10 +49,7 @@ _NOT_IN_CHECKPOINT = {"checkpoint_dir", "device", "verbose"}
 
 
 class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
-    """Base class of the estimators, without the target.
-
-    A subclass validates the target in `_encode`, and `_criterion` is its loss.
-    """
+    """Base class; subclasses add `_encode`, which validates y, and `_criterion`."""
 
     _criterion: type
 

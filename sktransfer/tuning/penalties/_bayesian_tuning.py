@@ -164,11 +164,8 @@ class BayesianTuning(TeacherPenalty):
         own = clone(heads[0]).fit(context.features(context.X), context.y)
         term = _PredictiveMeanTerm(teach, mix(means) if context.precompute else None)
         coef, intercept = _coefficients(own)
-        for name, values in (
-            ("coef", coef),
-            ("intercept", intercept),
-            ("mixture_weights", pi),
-        ):
+        buffers = {"coef": coef, "intercept": intercept, "mixture_weights": pi}
+        for name, values in buffers.items():
             term.register_buffer(name, torch.tensor(values, dtype=torch.float32))
         return term
 
@@ -176,9 +173,11 @@ class BayesianTuning(TeacherPenalty):
 class _PredictiveMeanTerm(TeacherTerm):
     """Mean squared difference between the teachers' and the own predictive mean."""
 
-    def distance(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def distance(
+        self, features: torch.Tensor, teacher_targets: torch.Tensor
+    ) -> torch.Tensor:
         own = torch.nn.functional.linear(features, self.coef, self.intercept)
-        return torch.nn.functional.mse_loss(own, targets)
+        return torch.nn.functional.mse_loss(own, teacher_targets)
 
 
 def _mixture_weights(logme: Sequence[float], temperature: float) -> np.ndarray:

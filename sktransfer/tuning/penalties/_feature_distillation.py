@@ -108,6 +108,8 @@ class _DistillationTerm(TeacherTerm):
         self.n_teachers = n_teachers
         self.project = torch.nn.Linear(n_features, width, bias=False)
 
-    def distance(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        misfit = (targets - self.project(features)).square().sum(dim=1)
+    def distance(
+        self, features: torch.Tensor, teacher_targets: torch.Tensor
+    ) -> torch.Tensor:
+        misfit = (teacher_targets - self.project(features)).square().sum(dim=1)
         return misfit.mean() / self.n_teachers

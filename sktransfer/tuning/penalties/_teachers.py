@@ -51,7 +51,9 @@ class TeacherTerm(torch.nn.Module):
         return self.distance(features, torch.from_numpy(targets).to(features))
 
     @abstractmethod
-    def distance(self, features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    def distance(
+        self, features: torch.Tensor, teacher_targets: torch.Tensor
+    ) -> torch.Tensor:
         """The mean distance, one number."""
 
     def __getstate__(self) -> dict[str, Any]:
