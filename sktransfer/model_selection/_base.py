@@ -64,10 +64,11 @@ class BaseModelSelector(
 
     1. ``evaluate(names=None, samples=None)`` evaluates candidates by name on samples by
        index, by default all on all. It returns a list of results, one per candidate and
-       layer, with ``name``, ``layer``, ``n_samples``, ``errors`` and ``scores``, a dict
-       of :class:`~sktransfer.metrics.Score` by metric that lacks those that failed.
-       ``evaluate.names``, ``evaluate.n_samples``, ``evaluate.y`` and
-       ``evaluate.decides``, the metric that ranks, say what there is to choose from.
+       layer, with ``name``, ``layer``, ``n_samples``, ``errors``, ``value(metric)``
+       (NaN if the metric failed) and ``scores``, a dict of
+       :class:`~sktransfer.metrics.Score` by metric. ``evaluate.names`` has the
+       candidates, ``evaluate.n_samples`` the number of samples, ``evaluate.y`` the
+       target and ``evaluate.decides`` the metric that ranks.
     2. It may be called several times, with samples that grow: each call's samples hold
        those of the calls before. With `memory`, only new samples are extracted.
     3. ``results_`` has one row per candidate and layer: that of the largest evaluation
@@ -142,29 +143,11 @@ class BaseModelSelector(
         self.verbose = verbose
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters of the selector and, if `deep`, of the extractors by their names.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-
-        Returns
-        -------
-        dict
-        """
+        """Parameters of the selector and, if `deep`, of the extractors by name."""
         return self._get_params("extractors", deep=deep)
 
     def set_params(self, **params: Any) -> BaseModelSelector:
-        """Set parameters, those of an extractor as ``<name>__<parameter>``.
-
-        Parameters
-        ----------
-        **params : dict
-
-        Returns
-        -------
-        self
-        """
+        """Set parameters, those of an extractor as ``<name>__<parameter>``."""
         return self._set_params("extractors", **params)
 
     @abstractmethod

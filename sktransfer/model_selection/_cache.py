@@ -142,7 +142,9 @@ def fit_and_extract(
     if digests is None:
         return fitted, *_extract(fitted, X, y, source_proba)
     try:
-        key = cache_key(fitted, digests, source_proba)
+        # All that an extractor gives for parts of the same data is one entry.
+        data = [digests.first] if stateless else [digests.samples, digests.target]
+        key = digest([__version__, feature_steps(fitted), data, source_proba])
         store = memory.cache(_keep, ignore=["entry"])
         entry = _look_up(store, key, fitted)
     except Exception as error:
@@ -174,18 +176,6 @@ def fit_and_extract(
     except Exception as error:
         _warn(name, error)
     return fitted, *made.read(wanted)
-
-
-def cache_key(extractor: BaseEstimator, digests: Digests, source_proba: bool) -> str:
-    """Name of an entry, the same in every process.
-
-    Samples and target count where they are learnt from. Extractors learn nothing: all
-    that one of them gives for the same data is one entry.
-    """
-    data = [digests.first]
-    if not is_stateless(extractor):
-        data = [digests.samples, digests.target]
-    return digest([__version__, feature_steps(extractor), data, source_proba])
 
 
 def _keep(key: str, entry: tuple | None = None) -> tuple:
@@ -222,18 +212,16 @@ def _warn(name: str, reason: Exception) -> None:
     warnings.warn(f"features are not kept in memory. {reason}", stacklevel=3)
 
 
-def _extract(
-    fitted: Any, X: Any, y: Any, source_proba: bool
-) -> tuple[Extraction, float]:
+def _extract(fitted: Any, X: Any, y: Any, proba: bool) -> tuple[Extraction, float]:
     start = time.perf_counter()
-    extraction = extract(fitted, X, y, source_proba=source_proba, fit=True)
+    extraction = extract(fitted, X, y, source_proba=proba, fit=True)
     return extraction, time.perf_counter() - start
 
 
 def _rows_of_samples(fitted: Any, X: Any, extraction: Extraction) -> np.ndarray | None:
     """How many rows of features each sample has; None if it cannot be told."""
-    counts = [len(words) for words in X] if gives_tokens(fitted) else None
-    n_rows = np.ones(_num_samples(X), dtype=int) if counts is None else np.array(counts)
+    one_each = np.ones(_num_samples(X), dtype=int)
+    n_rows = np.array(list(map(len, X))) if gives_tokens(fitted) else one_each
     arrays = [*extraction.features.values(), extraction.source_proba]
     shapes = {np.shape(array)[:1] for array in arrays if array is not None}
     return n_rows if shapes == {(n_rows.sum(),)} else None

@@ -75,11 +75,7 @@ class CandidateResult:
         return self.scores[metric].value if metric in self.scores else np.nan
 
     def lighten(self) -> None:
-        """Keep only what cannot be computed or loaded again.
-
-        A network can be loaded again, and predictive means are enough of a head that is
-        not the best: the rest is as large as a Gram matrix.
-        """
+        """Release networks, which can be loaded again, and all but means of a head."""
         for extractor in extractors_within(self.extractor):
             extractor.release()
         if self.head is not None:
