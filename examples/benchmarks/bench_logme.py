@@ -1,7 +1,7 @@
 """
-=========================
+=======================
 LogME against its peers
-=========================
+=======================
 
 This script times every implementation of LogME on one data set in one process.
 
