@@ -1,4 +1,4 @@
-"""What the README and the docs say is what the code has."""
+"""The README, CONTRIBUTING and the docs agree with the code."""
 
 from __future__ import annotations
 
