@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,23 @@ class Samples:
     n_classes: int | None = None  # of the codes
     weights: Any = None  # float64, (n,)
 
+    @cached_property
+    def _home(self) -> tuple[Any, Any]:
+        return get_namespace(X=self.X)
+
     @property
     def xp(self) -> Any:
         """Namespace of all arrays."""
-        return get_namespace(X=self.X)[0]
+        return self._home[0]
 
     @property
     def device(self) -> Any:
         """Device of all arrays."""
-        return get_namespace(X=self.X)[1]
+        return self._home[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Namespaces are modules, which cannot be pickled.
+        return {k: v for k, v in vars(self).items() if k != "_home"}
 
     def __len__(self) -> int:
         return self.X.shape[0]
