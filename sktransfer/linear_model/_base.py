@@ -19,6 +19,7 @@ from sktransfer.linear_model._diagnostics import (
 from sktransfer.linear_model._evidence import maximise_evidence
 from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior, standard_error
 from sktransfer.linear_model._rounding import loses_directions, measure_residual
+from sktransfer.linear_model._samples import Samples
 from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import to_numpy
@@ -78,67 +79,52 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
             If a target is constant, a class has no sample, there are fewer than two
             samples, or the arrays do not fit together.
         """
-        X, targets = self._check(X, y, restart=True)
-        weights = check_weights(sample_weight, X)
-        statistics = self._empty_statistics().update(X, targets, weights)
-        return self._set_statistics(statistics, X, targets, weights)
+        samples = self._check(X, y, sample_weight, restart=True)
+        return self._set_statistics(self._empty_statistics().add(samples), samples)
 
     def _set_statistics(
-        self,
-        statistics: SufficientStatistics,
-        X: Any = None,
-        targets: Any = None,
-        weights: Any = None,
+        self, statistics: SufficientStatistics, samples: Samples | None = None
     ) -> BaseLogME:
         """Fit to statistics: at once if their samples are given, else on demand."""
         self.statistics_ = statistics
         self._posterior = self._influence = self._std_error = None
-        if X is None:
+        if samples is None:
             return self
-
-        def target_rows(rows: slice) -> Any:
-            return self._target_rows(targets[rows, ...], X)
-
-        def solve() -> Posterior:
-            spectrum = measure_residual(self._spectrum(), X, target_rows, weights)
-            return self._maximise(spectrum)
-
-        posterior = solve()
+        posterior = self._maximise(measure_residual(self._spectrum(), samples))
         if statistics.is_single and (
             posterior.spectrum.truncated or posterior.rounding_error() > NEGLIGIBLE
         ):
             # Features too nearly collinear for float32.
-            self.statistics_ = statistics.in_double().update(X, targets, weights)
-            posterior = solve()
+            self.statistics_ = statistics.in_double().add(samples)
+            posterior = self._maximise(measure_residual(self._spectrum(), samples))
         self._posterior = posterior
         # The caller of a public method, which is decorated.
         warn_of_limits(posterior, self, stacklevel=5)
-        if loses_directions(posterior.spectrum, X, weights):
+        if loses_directions(posterior.spectrum, samples):
             warn_of_lost_directions(stacklevel=5)
         if self.std_error:
-            self._influence = posterior.influence(X, target_rows, weights)
-            host = None if weights is None else to_numpy(weights)
-            self._std_error = standard_error(to_numpy(self._influence), host)
+            self._influence = posterior.influence(samples)
+            weights = None if samples.weights is None else to_numpy(samples.weights)
+            self._std_error = standard_error(to_numpy(self._influence), weights)
         return self
 
-    def _add_samples(self, X: Any, targets: Any, sample_weight: Any) -> BaseLogME:
+    def _add_samples(self, samples: Samples) -> BaseLogME:
         """Add checked samples to what has been seen."""
-        weights = check_weights(sample_weight, X, allow_all_zero=True)
         first = not self.__sklearn_is_fitted__()
         statistics = self._empty_statistics() if first else self.statistics_
-        return self._set_statistics(statistics.update(X, targets, weights))
+        return self._set_statistics(statistics.add(samples))
 
     def _check_samples(
         self, statistics: SufficientStatistics, X: Any, y: Any, sample_weight: Any
-    ) -> tuple:
-        """Validate the samples of statistics; () or (X, targets, weights)."""
+    ) -> Samples | None:
+        """Validate the samples of statistics, if they are given."""
         name = type(self).__name__
         if statistics.n_rows == 0:
             raise ValueError(f"{name} needs samples; these statistics have seen none.")
         if X is None and y is None:
             vars(self).pop("feature_names_in_", None)
             self.n_features_in_ = statistics.n_features
-            return ()
+            return None
         if X is None or y is None:
             raise ValueError("X and y must be passed together, or neither of them.")
         # Samples of finite statistics are finite.
@@ -149,8 +135,7 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
                 f"X must hold the samples of the statistics, of shape {expected}; got "
                 f"{tuple(X.shape)}."
             )
-        targets = self._check_targets(X, y, restart=False)
-        return X, targets, check_weights(sample_weight, X)
+        return self._join(X, y, check_weights(sample_weight, X), restart=False)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """LogME of the given data, with the evidence maximised anew.
@@ -183,14 +168,25 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
                 "partial_fit could add to. Use fit, with all samples."
             )
 
-    def _check(self, X: Any, y: Any, *, restart: bool) -> tuple[Any, Any]:
+    def _check(
+        self, X: Any, y: Any, sample_weight: Any, *, restart: bool, stream: bool = False
+    ) -> Samples:
+        """Validate samples; in a `stream` all weights may be zero."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None."
             )
         X = check_features(X, estimator=self, reset=restart)
-        return X, self._check_targets(X, y, restart=restart)
+        weights = check_weights(sample_weight, X, allow_all_zero=stream)
+        return self._join(X, y, weights, restart=restart)
+
+    def _join(self, X: Any, y: Any, weights: Any, *, restart: bool) -> Samples:
+        targets = self._check_targets(X, y, restart=restart)
+        n_classes = len(self.classes_) if hasattr(self, "classes_") else None
+        if n_classes is None and targets.ndim == 1:
+            targets = targets[:, None]
+        return Samples(X, targets, n_classes, weights)
 
     def _empty_statistics(self) -> SufficientStatistics:
         n_classes = len(self.classes_) if hasattr(self, "classes_") else None
@@ -319,10 +315,6 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
     @abstractmethod
     def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
         """Validate targets as numbers or class codes; learn their kind if `restart`."""
-
-    @abstractmethod
-    def _target_rows(self, targets: Any, X: Any) -> Any:
-        """Targets as columns of numbers, float64."""
 
     @abstractmethod
     def _squeeze(self, values: Any) -> Any:

@@ -154,8 +154,9 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         self
         """
         self._check_stream()
-        X, targets = self._check(X, y, restart=not self.__sklearn_is_fitted__())
-        return self._add_samples(X, targets, sample_weight)
+        first = not self.__sklearn_is_fitted__()
+        samples = self._check(X, y, sample_weight, restart=first, stream=True)
+        return self._add_samples(samples)
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_statistics(
@@ -203,7 +204,7 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         flat = n_targets == 1 if y is None else np.ndim(to_numpy(y)) == 1
         self._target_shape = () if flat else (n_targets,)
         samples = self._check_samples(statistics, X, y, sample_weight)
-        return self._set_statistics(statistics, *samples)
+        return self._set_statistics(statistics, samples)
 
     def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
         y = check_numeric_target(y, X)
@@ -215,9 +216,6 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
                 f"targets seen so far; got {tuple(y.shape)}."
             )
         return y
-
-    def _target_rows(self, targets: Any, X: Any) -> Any:
-        return targets[:, None] if targets.ndim == 1 else targets
 
     def _squeeze(self, values: Any) -> Any:
         """Drop the axis of targets if y had none."""
@@ -265,7 +263,8 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = check_features(X, estimator=self, reset=False)
-        y = self._target_rows(self._check_targets(X, y, restart=False), X)
+        y = self._check_targets(X, y, restart=False)
+        y = y[:, None] if y.ndim == 1 else y
         xp, _ = get_namespace(X=X)
         posterior = self._solve()
         variance = posterior.variance(X)

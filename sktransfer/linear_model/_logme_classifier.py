@@ -11,8 +11,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.linear_model._base import BaseLogME
 from sktransfer.linear_model._statistics import SufficientStatistics
-from sktransfer.utils._array_api import beside, device, get_namespace, to_numpy
-from sktransfer.utils._validation import check_features, check_labels, encode_labels
+from sktransfer.utils._array_api import beside, get_namespace, to_numpy
+from sktransfer.utils._validation import (
+    check_features,
+    check_labels,
+    check_weights,
+    encode_labels,
+)
 
 
 class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
@@ -122,7 +127,8 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
                 f"partial_fit, was: {self.classes_!r}."
             )
         X = check_features(X, estimator=self, reset=first)
-        return self._add_samples(X, self._encode(X, y), sample_weight)
+        weights = check_weights(sample_weight, X, allow_all_zero=True)
+        return self._add_samples(self._join(X, y, weights, restart=False))
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit_statistics(
@@ -193,7 +199,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
             )
         self.classes_ = labels
         samples = self._check_samples(statistics, X, y, sample_weight)
-        return self._set_statistics(statistics, *samples)
+        return self._set_statistics(statistics, samples)
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the class with the largest log density ratio.
@@ -279,11 +285,6 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
                 f"expected some of {self.classes_.tolist()}."
             )
         return beside(np.searchsorted(self.classes_, labels), X)
-
-    def _target_rows(self, targets: Any, X: Any) -> Any:
-        xp, _ = get_namespace(X=X)
-        classes = xp.arange(len(self.classes_), device=device(targets))
-        return xp.astype(targets[:, None] == classes[None, :], xp.float64)
 
     def _squeeze(self, values: Any) -> Any:
         return values

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from sktransfer.linear_model._samples import Samples
 from sktransfer.utils._array_api import (
-    chunks,
+    CHUNK,
     class_sums,
     cross_product,
     device,
@@ -110,21 +111,18 @@ class Moments:
 
 
 def moments_of(
-    X: Any,
-    y: Any,
-    n_classes: int | None,
-    weights: Any = None,
+    samples: Samples,
     *,
     with_gram: bool = True,
     double: bool = False,
     near: Moments | None = None,
 ) -> Moments:
-    """Moments of samples whose targets are class codes if there are `n_classes`.
+    """Moments of samples.
 
     Products are taken in float64 if `double`, else in the dtype of the features. The
     origin of earlier moments (`near`) is kept if it suits.
     """
-    xp, where = get_namespace(X=X)
+    X, xp, n_classes = samples.X, samples.xp, samples.n_classes
     dtype = xp.float64 if double else X.dtype
     n = 1.0 if near is None or near.weight == 0 else near.weight
     origin = _origin(
@@ -135,23 +133,23 @@ def moments_of(
     )
     if n_classes is None:
         b = _origin(
-            to_numpy(y),
+            to_numpy(samples.targets),
             None if near is None else near.target_origin,
             None if near is None else near.target_rounding / n,
             get_namespace()[0],
         )
-        y = y - from_numpy(b, xp, where)
+        shifted = samples.targets - from_numpy(b, xp, samples.device)
+        samples = replace(samples, targets=shifted)
     else:
         b = np.zeros(n_classes)
-    sums = functools.partial(
-        _sums, X, y, n_classes, weights, origin=origin, with_gram=with_gram
-    )
+    sums = functools.partial(_sums, samples, origin=origin, with_gram=with_gram)
     with np.errstate(over="ignore", invalid="ignore"):
         products = sums(dtype=dtype)
     if dtype != xp.float64 and not _within_range(products, X, origin, xp):
         products = sums(dtype=xp.float64)
     if not bool(xp.all(xp.isfinite(products["squares"]))):
         raise _out_of_range("features overflow")
+    weights = samples.weights
     positive = weights is None or float(xp.max(weights)) > _EPS
     if (
         positive
@@ -159,7 +157,7 @@ def moments_of(
         and bool(xp.any(X != xp.astype(origin, X.dtype)))
     ):
         raise _out_of_range("features underflow")
-    host, w = to_numpy(y), None if weights is None else to_numpy(weights)
+    host, w = to_numpy(samples.targets), None if weights is None else to_numpy(weights)
     if n_classes is not None:
         counts = np.bincount(host, weights=w, minlength=n_classes)
         target_sums = target_squares = counts.astype(np.float64)
@@ -188,39 +186,31 @@ def _out_of_range(what: str) -> ValueError:
     )
 
 
-def _sums(
-    X: Any,
-    y: Any,
-    n_classes: int | None,
-    weights: Any,
-    *,
-    origin: Any,
-    with_gram: bool,
-    dtype: Any,
-) -> dict:
+def _sums(samples: Samples, *, origin: Any, with_gram: bool, dtype: Any) -> dict:
     """Sums over samples of products in `dtype`."""
-    xp, where = get_namespace(X=X)
+    xp, n_classes = samples.xp, samples.n_classes
     moved = bool(xp.any(origin != 0))
     unit = None
     if n_classes is None:
         # In units of their largest, targets of any size fit into float32.
-        largest = np.abs(to_numpy(y)).max(axis=0, initial=0.0)
-        unit = from_numpy(np.where(largest > 0, largest, 1.0), xp, where)
-        y = y / unit
+        largest = np.abs(to_numpy(samples.targets)).max(axis=0, initial=0.0)
+        largest = np.where(largest > 0, largest, 1.0)
+        unit = from_numpy(largest, xp, samples.device)
+        samples = replace(samples, targets=samples.targets / unit)
     total: dict = {}
-    for rows in chunks(X.shape[0]):
-        part = xp.astype(X[rows, :], dtype, copy=False)
+    for block in samples.blocks(CHUNK):
+        part = xp.astype(block.X, dtype, copy=False)
         if moved:
             part = part - xp.astype(origin, dtype)
-        w = None if weights is None else weights[rows]
+        w = block.weights
         product = gram(part, xp, w) if with_gram else None
         parts = {
             "gram": product,
             "sums": cross_product(part, xp.ones_like(part[:, :1]), xp, w)[:, 0],
             "squares": _diagonal(product, part, w, xp),
-            "cross": cross_product(part, y[rows, :], xp, w)
+            "cross": cross_product(part, block.targets, xp, w)
             if n_classes is None
-            else class_sums(part, y[rows], n_classes, xp, w),
+            else class_sums(part, block.targets, n_classes, xp, w),
         }
         total = {name: plus(total.get(name), value) for name, value in parts.items()}
     if unit is not None:

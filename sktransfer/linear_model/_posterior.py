@@ -10,6 +10,7 @@ import numpy as np
 
 from sktransfer.linear_model._eigenbasis import Eigenbasis
 from sktransfer.linear_model._evidence import EvidenceMaximum
+from sktransfer.linear_model._samples import Samples
 from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.utils._array_api import beside, chunks, get_namespace, to_numpy
 
@@ -134,7 +135,7 @@ class Posterior:
         scaled2 = lengths2 @ to_numpy(self.coef).T[:, settled] ** 2
         return error(scaled2, (lengths2 @ to_numpy(spectrum.basis) ** 2)[:, None])
 
-    def influence(self, X: Any, targets: Any, weights: Any = None) -> Any:
+    def influence(self, samples: Samples) -> Any:
         r"""Log density of each sample given the others, at fixed alpha and beta.
 
         psi_ik = 1/2 [log(beta_k (1 - h_ik) / 2 pi) - beta_k e_ik^2 / (1 - h_ik)],
@@ -142,11 +143,10 @@ class Posterior:
         As alpha, beta and the weights are stationary, this is the contribution of the
         sample to the log evidence. Both terms have limits as beta goes to infinity.
 
-        `X` and `weights` are those of the fit, and `targets` gives the targets of a
-        slice of rows as columns, float64. At most one copy of a weighted sample is left
+        `samples` are those of the fit. At most one copy of a weighted sample is left
         out. Samples of zero weight have a psi of zero; it is NaN for infinite evidence.
         """
-        xp, _ = get_namespace(X=X)
+        xp, weights = samples.xp, samples.weights
         spectrum, maximum = self.spectrum, self.maximum
         noiseless = np.isinf(maximum.beta)
         lost = np.isposinf(maximum.log_evidence).any()
@@ -166,7 +166,7 @@ class Posterior:
         # 1 - leverage of the intercept.
         free = 1.0 if spectrum.feature_mean is None else 1.0 - 1.0 / total
         parts = []
-        for rows, U in spectrum.left_blocks(X):
+        for rows, U in spectrum.left_blocks(samples.X):
             q, zq, z = (xp.astype(factor, U.dtype, copy=False) for factor in factors)
             squares = U**2
             w = None if weights is None else weights[rows]
@@ -183,7 +183,7 @@ class Posterior:
                 slack = slack + xp.where(outside > 0, outside, 0.0 * outside)[:, None]
                 # At a leverage of one the error is zero.
                 slack = xp.where(slack > _EPS, slack, _EPS + 0.0 * slack)
-                y = targets(rows)
+                y = samples[rows].columns
                 if spectrum.target_mean is not None:
                     y = y - self.like_features(spectrum.target_mean)
                 error = error + y - xp.astype(U @ z, xp.float64)

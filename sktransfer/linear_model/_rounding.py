@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy.linalg import svdvals
 
+from sktransfer.linear_model._samples import Samples
 from sktransfer.linear_model._spectrum import ROUNDING, Spectrum, count_distinct
-from sktransfer.utils._array_api import chunks, from_numpy, get_namespace, to_numpy
+from sktransfer.utils._array_api import from_numpy, to_numpy
 
 # Samples handled at once, and samples inspected for directions.
 _ROWS = 1024
 _REFINEMENTS = 5
 
 
-def measure_residual(
-    spectrum: Spectrum, X: Any, target_rows: Callable[[slice], Any], weights: Any
-) -> Spectrum:
+def measure_residual(spectrum: Spectrum, samples: Samples) -> Spectrum:
     """Measure the uncertain residuals of a spectrum on its samples.
 
     The least-squares weights are refined until the squared error stops falling. It
     counts as zero if it is within the rounding of the target and of its own sums.
-    `target_rows` gives the targets of a slice of rows as columns, float64.
     """
     which = np.flatnonzero(spectrum.uncertain)
     if not len(which):
         return spectrum
-    xp, where = get_namespace(X=X)
+    X, xp, where = samples.X, samples.xp, samples.device
     basis = spectrum.eigenbasis
     root = np.sqrt(spectrum.eigenvalues)[:, None]
     step = spectrum.projections[:, which] / root
@@ -38,9 +35,7 @@ def measure_residual(
     size = np.zeros(len(which))
     for _ in range(_REFINEMENTS):
         trial = coef + basis.combine(from_numpy(step, xp, where))
-        square, gradient, reach = _errors(
-            spectrum, X, target_rows, weights, which, trial
-        )
+        square, gradient, reach = _errors(spectrum, samples, which, trial)
         better = square < best
         if not better.any():
             break
@@ -55,7 +50,7 @@ def measure_residual(
     n_distinct = spectrum.n_distinct
     if (best == 0).any():
         centred = spectrum.feature_mean is not None
-        n_distinct = count_distinct(X, weights, zero=centred) - centred
+        n_distinct = count_distinct(samples, zero=centred) - centred
     return replace(
         spectrum,
         residual=residual,
@@ -64,36 +59,37 @@ def measure_residual(
     )
 
 
-def _errors(spectrum, X, target_rows, weights, which, coef) -> tuple:
+def _errors(
+    spectrum: Spectrum, samples: Samples, which: np.ndarray, coef: Any
+) -> tuple:
     """Squared errors of weights, their gradients, and the squares that cancel."""
-    xp, where = get_namespace(X=X)
+    xp, where = samples.xp, samples.device
     columns = from_numpy(which, xp, where)
     square, reach, gradient = 0.0, 0.0, 0.0
-    for rows in chunks(X.shape[0], _ROWS):
-        part = xp.astype(X[rows, :], xp.float64, copy=False)
-        target = xp.take(target_rows(rows), columns, axis=1)
+    for block in samples.blocks(_ROWS):
+        part = xp.astype(block.X, xp.float64, copy=False)
+        target = xp.take(block.columns, columns, axis=1)
         size = part**2 @ coef**2
         if spectrum.feature_mean is not None:
             part = part - spectrum.feature_mean
             target = target - from_numpy(spectrum.target_mean[which], xp, where)
         error = target - part @ coef
-        w = xp.ones_like(error[:, :1]) if weights is None else weights[rows, None]
+        w = block.weights
+        w = xp.ones_like(error[:, :1]) if w is None else w[:, None]
         square = square + to_numpy(xp.sum(w * error**2, axis=0))
         reach = reach + to_numpy(xp.sum(w * size, axis=0))
         gradient = gradient + part.T @ (w * error)
     return square, gradient, reach
 
 
-def loses_directions(spectrum: Spectrum, X: Any, weights: Any = None) -> bool:
+def loses_directions(spectrum: Spectrum, samples: Samples) -> bool:
     """Whether products lose a part of the features beyond their rounding."""
     if not spectrum.truncated:
         return False
-    xp, where = get_namespace(X=X)
-    chosen = np.arange(X.shape[0])
-    if weights is not None:
-        chosen = np.flatnonzero(to_numpy(weights) > 0)
+    X, xp = samples.X, samples.xp
+    chosen = samples.positive
     chosen = chosen[:: -(-len(chosen) // _ROWS)]
-    some = to_numpy(xp.take(X, from_numpy(chosen, xp, where), axis=0))
+    some = to_numpy(xp.take(X, from_numpy(chosen, xp, samples.device), axis=0))
     some = some.astype(np.float64)
     if spectrum.feature_mean is not None:
         some = some - to_numpy(spectrum.feature_mean)

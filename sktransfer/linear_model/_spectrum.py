@@ -17,6 +17,7 @@ from scipy.linalg import lapack, lstsq, solve_triangular, svd
 
 from sktransfer.linear_model._eigenbasis import Eigenbasis, RowEigenbasis, blocks, eigh
 from sktransfer.linear_model._moments import Moments
+from sktransfer.linear_model._samples import Samples
 from sktransfer.utils._array_api import (
     beside,
     chunks,
@@ -287,14 +288,13 @@ class _Factor:
         return values, V, projections, np.sum(scaled**2, axis=0)
 
 
-def spectrum_of_rows(
-    X: Any, targets: np.ndarray, weights: Any, moments: Moments, *, centred: bool
-) -> Spectrum:
+def spectrum_of_rows(samples: Samples, moments: Moments, *, centred: bool) -> Spectrum:
     """Spectrum of fewer samples than features, from the products of samples.
 
     `moments` are theirs, without a Gram matrix.
     """
-    xp, where = get_namespace(X=X)
+    X, xp, where = samples.X, samples.xp, samples.device
+    targets, weights = to_numpy(samples.columns), samples.weights
     means = moments.centred() if centred else None
     root = None if weights is None else xp.sqrt(weights)
     mean = None if means is None else means.origin
@@ -306,7 +306,7 @@ def spectrum_of_rows(
     if root is not None:
         targets = targets * to_numpy(root)[:, None]
     norms = np.sum(targets**2, axis=0)
-    n_rows = len(targets) if weights is None else int(np.sum(to_numpy(weights) > 0))
+    n_rows = len(samples.positive)
     interpolates = rank >= n_rows - centred
     condition = float(values[0] / values[rank - 1]) if rank else 0.0
     projections, residual, uncertain = _project(
@@ -330,7 +330,7 @@ def spectrum_of_rows(
     residual[interpolates | uncertain] = 0.0
     n_distinct = n_rows
     if not interpolates and not residual.all():
-        n_distinct = count_distinct(X, weights, zero=centred)
+        n_distinct = count_distinct(samples, zero=centred)
     return Spectrum(
         eigenvalues=values,
         eigenbasis=basis,
@@ -375,13 +375,11 @@ def _misses_directions(
     return bool(xp.any(parts > tolerance))
 
 
-def count_distinct(X: Any, weights: Any = None, *, zero: bool = True) -> int:
+def count_distinct(samples: Samples, *, zero: bool = True) -> int:
     """Number of different rows of positive weight; `zero`: whether zeros count."""
     counted = set()
-    for rows in chunks(X.shape[0], _ROWS):
-        part = to_numpy(X[rows, :]) + 0.0  # -0.0 is 0.0
-        keep = np.ones(len(part), dtype=bool) if zero else part.any(axis=1)
-        if weights is not None:
-            keep &= to_numpy(weights[rows]) > 0
+    for block in samples.blocks(_ROWS):
+        part = to_numpy(block.X)[block.positive] + 0.0  # -0.0 is 0.0
+        keep = slice(None) if zero else part.any(axis=1)
         counted.update(hash(row.tobytes()) for row in part[keep])
     return len(counted)

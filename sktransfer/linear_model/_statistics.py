@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from sktransfer.linear_model._moments import Moments, moments_of, plus
+from sktransfer.linear_model._samples import Samples
 from sktransfer.linear_model._spectrum import (
     Spectrum,
     spectrum_of_moments,
     spectrum_of_rows,
 )
-from sktransfer.utils._array_api import from_numpy, get_namespace, to_numpy
+from sktransfer.utils._array_api import get_namespace, to_numpy
 from sktransfer.utils._validation import check_weights
 
 # Samples per feature up to which products are taken in float64: there the Gram matrix
@@ -87,7 +88,7 @@ class SufficientStatistics:
         self._moments: Moments | None = None
         # Minima of the targets and of their negatives.
         self._extremes: np.ndarray | None = None
-        self._rows: list[tuple[Any, Any, Any]] = []
+        self._rows: list[Samples] = []
         self._double = False
         # Relative error of the least precise product so far.
         self._eps = float(np.finfo(np.float64).eps)
@@ -115,24 +116,27 @@ class SufficientStatistics:
             If the arrays do not have these shapes, dtypes and values, or if the squares
             of the features overflow float64.
         """
-        xp, where = get_namespace(X=X, **{"earlier X": self._example})
+        xp, where = get_namespace(X=X)
         y = self._check(X, y, xp, where)
         weights = check_weights(sample_weight, X, allow_all_zero=True)
-        n_rows = self.n_rows + X.shape[0]
+        return self.add(Samples(X, y, self.n_classes, weights))
+
+    def add(self, samples: Samples) -> SufficientStatistics:
+        """Add checked samples; see :meth:`update`."""
+        get_namespace(X=samples.X, **{"earlier X": self._example})
+        n_rows = self.n_rows + len(samples)
         if self._moments is None or self._moments.gram is None:
             if n_rows < self.n_features:
-                self._add(X, y, weights, keep=True)
+                self._add(samples, keep=True)
                 # The caller may reuse its buffers.
-                rows = (X, y) if weights is None else (X, y, weights)
-                X, y, *weighted = (xp.asarray(array, copy=True) for array in rows)
-                self._rows.append((X, y, weighted[0] if weighted else None))
+                self._rows.append(samples.copy())
                 return self
             # From now on the Gram matrix is smaller than the rows.
             rows, self._rows, self._moments = self._rows, [], None
             self.n_rows = self._n_weighted = 0
             for kept in rows:
-                self._add(*kept)
-        self._add(X, y, weights)
+                self._add(kept)
+        self._add(samples)
         return self
 
     @property
@@ -181,28 +185,23 @@ class SufficientStatistics:
         statistics._double = True
         return statistics
 
-    def _add(self, X: Any, y: Any, weights: Any, *, keep: bool = False) -> None:
-        """Add the moments of checked rows, without a Gram matrix if rows are kept."""
-        if X.shape[0] == 0:
+    def _add(self, samples: Samples, *, keep: bool = False) -> None:
+        """Add the moments of samples, without a Gram matrix if they are kept."""
+        if len(samples) == 0:
             return
-        xp, _ = get_namespace(X=X)
-        self.n_rows += X.shape[0]
+        X, xp = samples.X, samples.xp
+        self.n_rows += len(samples)
         few = self.n_rows <= _FEW * self.n_features
         double = X.dtype == xp.float64 or few or self._double
         precision = xp.float64 if double else X.dtype
         self._eps = max(self._eps, float(xp.finfo(precision).eps))
         part = moments_of(
-            X,
-            y,
-            self.n_classes,
-            weights,
-            with_gram=not keep,
-            double=double,
-            near=self._moments,
+            samples, with_gram=not keep, double=double, near=self._moments
         )
         self._moments = plus(self._moments, part)
-        positive = slice(None) if weights is None else to_numpy(weights) > 0
-        seen = to_numpy(y)[positive]
+        seen = to_numpy(samples.targets)
+        if samples.weights is not None:
+            seen = seen[samples.positive]
         self._n_weighted += len(seen)
         if self.n_classes is None:
             low = seen.min(axis=0, initial=np.inf)
@@ -238,7 +237,7 @@ class SufficientStatistics:
                 merged._n_weighted += part._n_weighted
                 merged._extend(part._extremes)
         for rows in self._rows + other._rows:
-            merged.update(*rows)
+            merged.add(rows)
         return merged
 
     @property
@@ -256,8 +255,7 @@ class SufficientStatistics:
         """G = F^T F, float64, of shape (n_features, n_features)."""
         if not self._rows:
             return self._moments.raw().gram
-        X, y, weights = self._joined_rows()
-        return moments_of(X, y, self.n_classes, weights, double=True).raw().gram
+        return moments_of(Samples.joined(self._rows), double=True).raw().gram
 
     @property
     def cross(self) -> Any:
@@ -293,8 +291,7 @@ class SufficientStatistics:
         """Variance of the features, float64, of shape (n_features,)."""
         moments, n = self._moments, self.n_samples
         if moments.gram is None:
-            X, y, weights = self._joined_rows()
-            moments = moments_of(X, y, self.n_classes, weights, with_gram=False)
+            moments = moments_of(Samples.joined(self._rows), with_gram=False)
             return moments.squares / n - (moments.sums / n) ** 2
         xp, _ = get_namespace(gram=moments.gram)
         return xp.linalg.diagonal(moments.gram) / n - (moments.sums / n) ** 2
@@ -331,20 +328,5 @@ class SufficientStatistics:
             return spectrum_of_moments(
                 self._moments, self._n_weighted, self._eps, centred=centred
             )
-        X, y, weights = self._joined_rows()
-        targets = to_numpy(y)
-        if self.n_classes is not None:
-            targets = np.eye(self.n_classes)[targets]
-        return spectrum_of_rows(X, targets, weights, self._moments, centred=centred)
-
-    def _joined_rows(self) -> tuple[Any, Any, Any]:
-        """All kept rows: features, targets, and weights if there are any."""
-        xp, where = get_namespace(X=self._example)
-        features, targets, weights = zip(*self._rows, strict=True)
-        if all(part is None for part in weights):
-            return xp.concat(features), xp.concat(targets), None
-        whole = [
-            from_numpy(np.ones(len(X)), xp, where) if w is None else w
-            for X, w in zip(features, weights, strict=True)
-        ]
-        return xp.concat(features), xp.concat(targets), xp.concat(whole)
+        rows = Samples.joined(self._rows)
+        return spectrum_of_rows(rows, self._moments, centred=centred)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from sktransfer.exceptions import UnboundedEvidenceWarning
 from sktransfer.linear_model import LogME, LogMEClassifier, SufficientStatistics
 from sktransfer.linear_model._rounding import measure_residual
+from sktransfer.linear_model._samples import Samples
 from sktransfer.linear_model._spectrum import count_distinct
 
 INTERCEPT = pytest.mark.parametrize("fit_intercept", [False, True])
@@ -160,7 +162,7 @@ def test_measured_residual(global_random_seed):
     forced = type(spectrum)(
         **{**vars(spectrum), "uncertain": np.array([True, True, False])}
     )
-    measured = measure_residual(forced, X, lambda rows: Y[rows], None)
+    measured = measure_residual(forced, Samples(X, Y))
     assert measured.residual[0] == 0
     assert measured.residual[1] == pytest.approx(1e-12 * (noise @ noise), rel=1e-3)
     assert measured.residual[2] == spectrum.residual[2]
@@ -169,6 +171,8 @@ def test_measured_residual(global_random_seed):
 
 def test_count_distinct():
     X = np.array([[1.0, 2], [0, 0], [1, 2], [-0.0, 0], [3, 4], [5, 6]])
-    assert count_distinct(X) == 4
-    assert count_distinct(X, zero=False) == 3
-    assert count_distinct(X, np.array([1.0, 1, 1, 1, 1, 0])) == 3
+    samples = Samples(X, np.zeros((len(X), 1)))
+    assert count_distinct(samples) == 4
+    assert count_distinct(samples, zero=False) == 3
+    weighted = replace(samples, weights=np.array([1.0, 1, 1, 1, 1, 0]))
+    assert count_distinct(weighted) == 3
