@@ -1,4 +1,4 @@
-"""Prompt anchors: words that stand for classes, and words that stand near them."""
+"""Prompt anchors: words that represent classes."""
 
 from __future__ import annotations
 
@@ -29,20 +29,19 @@ __all__ = ["AnchorClassifier", "nearest_words", "word_embeddings"]
 
 
 class AnchorClassifier(ClassifierMixin, BaseEstimator):
-    r"""Classes told apart by words: the one whose words fit a text best wins.
+    r"""Classify texts by the words that represent each class.
 
     Parameters
     ----------
     anchors : dict
-        For each class label what stands for it: a word or a list of words (any text
-        that `encoder` takes), or their embeddings, an array of shape (n_words,
-        n_features) or (n_features,).
+        The anchors of each class label: a word or a list of words (any text that
+        `encoder` takes), or their embeddings, an array of shape (n_words, n_features)
+        or (n_features,).
     encoder : transformer, default=None
-        Makes embeddings of texts: of the samples, and of the anchors that are words.
-        If None, X holds embeddings, and so must `anchors`.
+        Embeds the samples, and the anchors that are words. If None, both X and
+        `anchors` must hold embeddings.
     normalize : bool, default=False
-        Whether to scale all embeddings to unit length, so that the inner products are
-        cosines, and no word wins by its length.
+        Whether to scale all embeddings to unit length, so that the scores are cosines.
 
     Attributes
     ----------
@@ -53,28 +52,28 @@ class AnchorClassifier(ClassifierMixin, BaseEstimator):
     encoder_ : transformer or None
         The fitted encoder.
     n_features_in_ : int
-        Where X holds embeddings.
+        Only if X holds embeddings.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Where X is a data frame of embeddings.
+        Only if X is a data frame of embeddings.
 
     See Also
     --------
-    word_embeddings : Embeddings of words, such as those that go into the model.
-    nearest_words : Words near to an anchor.
+    word_embeddings : Embeddings of words.
+    nearest_words : The words closest to an anchor.
     sktransfer.linear_model.LogMEClassifier : Learns virtual anchors from samples.
 
     Notes
     -----
-    A sample x is given to the class :math:`\arg\max_c \, E_x \cdot \bar E_c`, where
-    :math:`\bar E_c` is the mean embedding of the words of class c: for two classes of
-    one word each, it is positive if :math:`E_S \cdot E_P > E_S \cdot E_N` [1]_. Where
-    classes tie, the first in `classes_` is taken.
+    The predicted class is :math:`\arg\max_c \, E_x \cdot \bar E_c`, where
+    :math:`\bar E_c` is the mean embedding of the words of class c. For two classes with
+    one word each it is positive if :math:`E_S \cdot E_P > E_S \cdot E_N` [1]_. Ties
+    go to the first class in `classes_`.
 
-    Nothing is learnt from labels. `predict_proba` is the soft-max of the inner
-    products, whose scale is that of the embeddings: do not read it as frequencies.
+    Labels are not used. `predict_proba` is the soft-max of the inner products, which
+    depend on the scale of the embeddings: its values are not calibrated.
 
-    `encoder` is cloned before it is fitted, and loads its weights anew. To share those
-    that are loaded, wrap it in :class:`sklearn.frozen.FrozenEstimator`.
+    `encoder` is cloned before it is fitted, and the clone loads its own weights. To
+    share weights, wrap it in :class:`sklearn.frozen.FrozenEstimator`.
 
     References
     ----------
@@ -84,7 +83,7 @@ class AnchorClassifier(ClassifierMixin, BaseEstimator):
 
     Examples
     --------
-    Any transformer of texts is an encoder; here one that only knows four words.
+    Any transformer of texts can be the encoder; this one knows four words.
 
     >>> from sklearn.feature_extraction.text import CountVectorizer
     >>> from sktransfer.anchors import AnchorClassifier
@@ -95,8 +94,8 @@ class AnchorClassifier(ClassifierMixin, BaseEstimator):
     >>> AnchorClassifier(anchors, encoder=encoder).fit().predict(sentences)
     array(['positive', 'positive', 'negative', 'negative'], dtype='<U8')
 
-    From embeddings with labels, :class:`~sktransfer.linear_model.LogMEClassifier`
-    makes anchors that are no words. :func:`nearest_words` reads them.
+    :class:`~sktransfer.linear_model.LogMEClassifier` learns virtual anchors from
+    labelled embeddings, which :func:`nearest_words` turns back into words.
 
     >>> from sktransfer.anchors import nearest_words
     >>> from sktransfer.linear_model import LogMEClassifier
@@ -127,14 +126,14 @@ class AnchorClassifier(ClassifierMixin, BaseEstimator):
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any = None, y: Any = None) -> AnchorClassifier:
-        """Embed the anchors; the samples are only needed to fit `encoder`.
+        """Embed the anchors. Samples are needed only to fit `encoder`.
 
         Parameters
         ----------
         X : texts, or array-like of shape (n_samples, n_features), default=None
             What `encoder` takes, or embeddings.
         y : array-like of shape (n_samples,), default=None
-            Labels; handed to `encoder`, and checked for having anchors.
+            Labels, each of which must have anchors; passed to `encoder`.
 
         Returns
         -------
@@ -184,7 +183,7 @@ class AnchorClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples, n_classes) or (n_samples,)
-            For two classes the second's less the first's.
+            For two classes, the second score minus the first.
         """
         scores = self._scores(X)
         return scores[:, 1] - scores[:, 0] if scores.shape[1] == 2 else scores
@@ -312,42 +311,41 @@ def _check_embeddings(embeddings: Any, name: str) -> Any:
 def word_embeddings(
     extractor: Any, words: Sequence[str] | None = None, *, source: str = "encoder"
 ) -> tuple[list[str], np.ndarray]:
-    """Embeddings of words, from a whole language model or from its first layer alone.
+    """Embeddings of words, from a language model or from its input layer alone.
 
     Parameters
     ----------
     extractor : TransformersFeatureExtractor, or another transformer of texts
-        The former, if `words` is None or `source` is "input".
+        Must be the former if `words` is None or `source` is "input".
     words : list of str, default=None
-        The words. If None, those of the tokenizer's vocabulary: all entries of letters
-        alone that it would not split.
+        The words. If None, all entries of the tokenizer's vocabulary that consist of
+        letters and that it does not split.
     source : {"encoder", "input"}, default="encoder"
-        "encoder": what `extractor` makes of each word as a text. "input": the rows of
-        the input embedding matrix; of a word that the tokenizer splits, their mean.
+        "encoder" transforms each word as a text. "input" takes the rows of the input
+        embedding matrix, averaged if the tokenizer splits the word.
 
     Returns
     -------
     words : list of str
         The words.
     embeddings : ndarray of shape (n_words, n_features)
-        One row a word.
+        One row per word.
 
     Raises
     ------
     ValueError
         If the model has no input embedding of a word.
     TypeError
-        If `extractor` is no language model, but a tokenizer is needed.
+        If a tokenizer is needed and `extractor` has none.
 
     See Also
     --------
-    nearest_words : The words whose embeddings are near to an anchor.
+    nearest_words : The words whose embeddings are close to an anchor.
 
     Notes
     -----
-    "encoder" embeddings lie where those of sentences lie. "input" embeddings stand
-    before the first layer: of most models they have the same width, but not directions
-    of the same meaning.
+    Only "encoder" embeddings are comparable with those of sentences. In most models
+    "input" embeddings have the same width, but their directions mean something else.
 
     Examples
     --------
@@ -361,7 +359,13 @@ def word_embeddings(
     """
     tokenizer = model = None
     if words is None or source == "input":
-        model, tokenizer = _language_model(extractor)
+        if not hasattr(extractor, "load_tokenizer"):
+            raise TypeError(
+                "The vocabulary and the input embeddings are those of a language "
+                "model: `extractor` must be a TransformersFeatureExtractor. Got an "
+                f"object of type {type(extractor).__name__}."
+            )
+        model, tokenizer = extractor.load_module(), extractor.load_tokenizer()
     words = _vocabulary(tokenizer) if words is None else [str(word) for word in words]
     if source == "encoder":
         return words, _check_embeddings(extractor.transform(words), "word_embeddings")
@@ -375,17 +379,6 @@ def word_embeddings(
             )
         rows.append(matrix[ids].mean(axis=0))
     return words, np.stack(rows)
-
-
-def _language_model(extractor: Any) -> tuple[Any, Any]:
-    """The model and the tokenizer of an extractor."""
-    if not hasattr(extractor, "load_tokenizer"):
-        raise TypeError(
-            "The vocabulary and the input embeddings are those of a language model: "
-            "`extractor` must be a TransformersFeatureExtractor. Got an object of type "
-            f"{type(extractor).__name__}."
-        )
-    return extractor.load_module(), extractor.load_tokenizer()
 
 
 def _token_ids(tokenizer: Any, words: list[str]) -> list[list[int]]:
@@ -418,41 +411,41 @@ def _vocabulary(tokenizer: Any) -> list[str]:
 def nearest_words(
     coef: Any, word_embeddings: Any, words: Sequence[str], k: int = 10
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Words whose embeddings point the way of an anchor: virtual anchors, read back.
+    """Find the words whose embeddings are closest in direction to an anchor.
 
     Parameters
     ----------
     coef : array-like of shape (n_classes, n_features) or (n_features,)
         Anchors, such as `coef_` of :class:`~sktransfer.linear_model.LogMEClassifier`.
     word_embeddings : array-like of shape (n_words, n_features)
-        Embeddings to search, in the space of `coef`.
+        The embeddings to search, in the same space as `coef`.
     words : list of str
-        What they are the embeddings of.
+        Their words.
     k : int, default=10
-        The number of words for each class; all of them if there are fewer.
+        The number of words for each class, or all of them if there are fewer.
 
     Returns
     -------
     nearest : ndarray of shape (n_classes, k)
         The words of each class, the nearest first.
     similarities : ndarray of shape (n_classes, k)
-        The cosines of the angles between them and the anchor.
+        Their cosine similarity to the anchor.
 
     Raises
     ------
     ValueError
-        If the arrays do not fit together.
+        If the arrays have inconsistent shapes.
 
     See Also
     --------
     word_embeddings : The embeddings of a vocabulary.
-    AnchorClassifier : The way from words to classes.
+    AnchorClassifier : Classify with anchors.
 
     Notes
     -----
-    An anchor of a model without intercept also carries what all sentences have in
-    common. ``coef - coef.mean(axis=0)`` reads what sets the classes apart. An anchor of
-    length zero, where there was no evidence, is near to no word: its cosines are 0.
+    The anchors of a model without intercept also contain what all sentences share; use
+    ``coef - coef.mean(axis=0)`` to see the differences between classes. An anchor of
+    length zero (no evidence) has similarity 0 to every word.
 
     Examples
     --------

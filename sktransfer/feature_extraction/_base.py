@@ -27,7 +27,6 @@ class Extraction(NamedTuple):
     ----------
     features : dict of str to array of shape (n_samples, n_features)
         The features of each layer, by name, in the order asked for.
-
     source_proba : array of shape (n_samples, n_source_classes) or None
         The model's own probabilities of the classes it was pre-trained on; None
         where they were not asked for.
@@ -44,11 +43,6 @@ class Extraction(NamedTuple):
             return layers[0]
         xp, _ = get_namespace(**{f"layer {i}": x for i, x in enumerate(layers)})
         return xp.concat(layers, axis=1)
-
-
-def _offers_source_proba(extractor: BaseExtractor) -> bool:
-    extractor.check_source_proba()
-    return True
 
 
 class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
@@ -75,6 +69,13 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
     9. Equal fingerprints mean equal results, in any process, on any machine.
     10. NaN or infinite features are passed on: judging them is up to the caller.
 
+    Attributes
+    ----------
+    gives_tokens : bool
+        Whether the rows of the features are parts of samples.
+    not_in_fingerprint : set of str
+        Parameters that change the speed of the extraction, but not the features.
+
     See Also
     --------
     BaseNetworkExtractor : Base class of extractors that run a PyTorch module.
@@ -97,8 +98,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
     _parameter_constraints: dict = {}
 
-    # Parameters that change how fast the features come, but not the features.
-    _not_in_fingerprint: tuple[str, ...] = ("batch_size", "device")
+    not_in_fingerprint = frozenset({"batch_size", "device"})
 
     gives_tokens = False
 
@@ -119,7 +119,6 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         ----------
         X : collection of n_samples raw inputs
             The class says what it may hold.
-
         source_proba : bool, default=False
             Whether to return the source probabilities too.
 
@@ -147,7 +146,6 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         ----------
         X : collection of n_samples raw inputs
             See :meth:`extract`.
-
         source_proba : bool, default=False
             Whether to yield the source probabilities too.
 
@@ -156,7 +154,6 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         rows : slice or array of int
             The rows of the batch in the order of ``X``. Each row comes once; batches
             may come in any order.
-
         extraction : Extraction
             The features, and source probabilities, of these rows.
         """
@@ -197,7 +194,6 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         ----------
         X : collection of n_samples raw inputs, default=None
             Only checked for being a collection of samples.
-
         y : Ignored
             Present for API consistency.
 
@@ -246,7 +242,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         layers = self.extract(X).features
         return {name: self._per_sample(rows, X) for name, rows in layers.items()}
 
-    @available_if(_offers_source_proba)
+    @available_if(lambda extractor: extractor.check_source_proba() is None)
     def source_proba(self, X: Any) -> np.ndarray:
         """Probabilities of the classes that the model was pre-trained on.
 
@@ -364,7 +360,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
     def _fingerprint_params(self) -> dict[str, Any]:
         params = self.get_params(deep=False)
-        return {k: v for k, v in params.items() if k not in self._not_in_fingerprint}
+        return {k: v for k, v in params.items() if k not in self.not_in_fingerprint}
 
     def __sklearn_is_fitted__(self) -> bool:
         return True

@@ -29,14 +29,8 @@ class Tap(NamedTuple):
 class Layers:
     """The layers that `layer` and `source_head` ask for, found in a module.
 
-    Attributes
-    ----------
-    plan : dict of str to tuple of str
-        The layers that each result is the mean of: a plain layer's is itself alone.
-
-    taps : dict of str to Tap
-        Where to find each layer that the plan needs, and the source logits if they
-        are wanted.
+    `plan` has, for each result, the layers that it is the mean of (a plain layer's is
+    itself alone); `taps` say where to find them, and the source logits if wanted.
     """
 
     def __init__(

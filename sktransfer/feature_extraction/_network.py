@@ -115,7 +115,6 @@ class BaseNetworkExtractor(BaseExtractor):
             whatever `preprocess` and `collate_fn` take; a
             :class:`torch.utils.data.Dataset` must have a length, and of its (x, y)
             pairs x is the sample.
-
         source_proba : bool, default=False
             Whether to yield the source probabilities too.
 
@@ -124,7 +123,6 @@ class BaseNetworkExtractor(BaseExtractor):
         rows : slice or ndarray of int
             The rows of the batch in the order of ``X``. Each row comes once; batches
             may come in any order.
-
         extraction : Extraction
             Float32 tensors: the features, by layer, and the source probabilities of
             these rows.
@@ -135,7 +133,6 @@ class BaseNetworkExtractor(BaseExtractor):
             If a parameter is not valid or names a layer that does not exist; if X is
             empty; if a sample cannot be read or preprocessed, `collate_fn` fails, or
             the module fails on a batch. The error of the cause is chained.
-
         TypeError
             If X is not a collection of samples, or holds objects that cannot be
             batched without `preprocess` or `collate_fn`.
@@ -208,7 +205,6 @@ class BaseNetworkExtractor(BaseExtractor):
         ----------
         module : torch.nn.Module
             Of the structure of the extractor's own. It is not copied.
-
         **params : dict
             Parameters to set in the copy.
 
@@ -250,7 +246,6 @@ class BaseNetworkExtractor(BaseExtractor):
         ----------
         module : torch.nn.Module
             As :meth:`load_module` returns it, or another one of its structure.
-
         source_proba : bool, default=False
             Whether the source probabilities are wanted too.
 
@@ -258,7 +253,6 @@ class BaseNetworkExtractor(BaseExtractor):
         -------
         running : torch.nn.Module
             What to run: `module`, or a wrapper around it.
-
         layers : object
             The layers in it, for :meth:`run_batch`.
         """
@@ -273,20 +267,13 @@ class BaseNetworkExtractor(BaseExtractor):
 
         Parameters
         ----------
-        X : array, tensor, list or Dataset
-            The samples, as :func:`check_samples` returns them.
-
-        module : torch.nn.Module
-            The module that they are for.
-
-        device : torch.device
-            Where to move them.
+        X, module, device : samples, torch.nn.Module, torch.device
+            From :func:`check_samples`, :meth:`load_module` and :meth:`find_device`.
 
         Yields
         ------
         rows : slice (with start and stop) or ndarray of int
             The rows of the batch in the order of ``X``.
-
         inputs : object
             What :meth:`forward` takes.
         """
@@ -334,21 +321,8 @@ class BaseNetworkExtractor(BaseExtractor):
 
         Parameters
         ----------
-        running : torch.nn.Module
-            What to run, from :meth:`find_layers`.
-
-        inputs : object
-            The batch, from :meth:`iter_batches`.
-
-        layers : object
-            From :meth:`find_layers`.
-
-        rows : slice or ndarray of int
-            From :meth:`iter_batches`.
-
-        device : torch.device
-            Where both are.
-
+        running, inputs, layers, rows, device : Module, object, object, slice, device
+            From :meth:`find_layers`, :meth:`iter_batches` and :meth:`find_device`.
         gradients : bool, default=False
             Whether to record what training needs, unless torch is told otherwise.
 

@@ -24,7 +24,6 @@ def check_samples(X: Any, estimator: object) -> tuple[Any, int]:
     ----------
     X : array, tensor, sequence, data frame or map-style dataset
         One item, or one row, per sample.
-
     estimator : object
         Named in the errors.
 
@@ -32,7 +31,6 @@ def check_samples(X: Any, estimator: object) -> tuple[Any, int]:
     -------
     X : array, tensor, list or dataset
         Data frames become arrays; arrays of objects or text become lists.
-
     n_samples : int
         At least 1.
 
@@ -40,7 +38,6 @@ def check_samples(X: Any, estimator: object) -> tuple[Any, int]:
     ------
     TypeError
         If X is a single sample, has no length or is sparse.
-
     ValueError
         If X is empty.
 
@@ -109,7 +106,6 @@ def take_samples(X: Any, rows: Iterable[int]) -> Any:
     Parameters
     ----------
     X : array, tensor, data frame, sequence or map-style dataset
-
     rows : array-like of int
         The samples to take, in this order.
 

@@ -25,59 +25,43 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
     Parameters
     ----------
     network : str
-        A network by its name in timm, best with the tag that tells its weights:
+        The name of a network in timm, best with the tag of its weights:
         ``"resnet50.a1_in1k"``. ``timm.list_models("*vit*", pretrained=True)`` lists
-        them. Networks on the Hugging Face Hub are called ``"hf-hub:owner/name"``,
-        folders that were saved for it ``"local-dir:path"``.
-
+        the names. ``"hf-hub:owner/name"`` loads a network from the Hugging Face Hub,
+        ``"local-dir:path"`` one from a folder that was saved for it.
     pretrained : bool, default=True
-        Whether to load the pre-trained weights, which timm downloads at the first use
-        and keeps. If False, weights are random, but the same every time: an untrained
-        control.
-
+        Whether to load the pre-trained weights, which timm downloads at first use
+        and keeps. If False, the weights are random, but the same every time: an
+        untrained control.
     checkpoint_path : str or path, default=None
-        A file of weights to load in their place: safetensors, or what
-        ``torch.load(..., weights_only=True)`` takes.
-
+        A file of weights to load instead: safetensors, or one that
+        ``torch.load(..., weights_only=True)`` reads.
     model_kwargs : dict, default=None
-        More arguments of ``timm.create_model``; ``{"num_classes": 10}`` where a
-        checkpoint has ten classes.
-
+        Further arguments of ``timm.create_model``, such as ``{"num_classes": 10}`` for
+        a checkpoint with ten classes.
     image_size : int, default=None
-        Side of the images that the network gets. None is the size it is meant for;
-        smaller is faster. Networks of a fixed size are made for it, their pre-trained
-        position embeddings resampled; one on the Hub needs ``"img_size"`` in
-        `model_kwargs` as well.
-
+        Height and width of the input images. None is the size that the network was
+        trained for; smaller is faster. A network with a fixed input size is built for
+        this one, and its position embeddings are resampled; one on the Hub needs
+        ``"img_size"`` in `model_kwargs` as well.
     layer : str, list of str or None, default=None
         The layers that give the features, as in :class:`TorchFeatureExtractor`. None,
-        like ``"penultimate"``, is what timm itself hands to the classifier: the pooled
-        and normalised output of ``forward_head(..., pre_logits=True)``.
-
+        like ``"penultimate"``, is the input of the classifier: the pooled and
+        normalised output of ``forward_head(..., pre_logits=True)``.
     pooling : {"mean", "max", "flatten"} or callable, default="mean"
         How the output of another layer becomes (n_samples, n_features), as in
         :class:`TorchFeatureExtractor`. Tokens are pooled with the class token. Maps
         with their channels last are told by their equal height and width.
-
-    batch_size : int, default=64
-        The number of images in one forward pass.
-
-    device : str, default="auto"
-        Where to compute, as torch names it. "auto" is the first available of "cuda",
-        "mps" and "cpu".
-
-    dtype : {"float32", "bfloat16", "float16"} or None, default=None
-        The precision to compute with, as in :class:`TorchFeatureExtractor`.
+    batch_size, device, dtype : int, str, str or None
+        As in :class:`TorchFeatureExtractor`.
 
     Attributes
     ----------
     preprocess : callable
-        The transform of an image, from timm's own settings for the network (size,
-        interpolation, crop, mean and standard deviation). Asking for it makes the
-        network.
-
+        The transform of an image, from timm's settings for the network (size,
+        interpolation, crop, mean and standard deviation). Reading it loads the network.
     source_head : str
-        The submodule that gives the logits. Asking for it makes the network.
+        The submodule that gives the logits. Reading it loads the network.
 
     See Also
     --------
@@ -87,11 +71,11 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
     -----
     Images are PIL images, file paths, or arrays of type uint8: one of shape
     (n_samples, height, width[, channels]) or a list of (height, width[, channels]) of
-    any size, with 1, 3 or 4 channels. All are converted to RGB as timm does it, which
-    repeats grey and drops transparency.
+    any size, with 1, 3 or 4 channels. All are converted to RGB as timm does: grey is
+    repeated and transparency dropped.
 
-    In :meth:`~BaseExtractor.fingerprint` a network counts by its name with the tag,
-    local weights by the content of the files.
+    In :meth:`~BaseExtractor.fingerprint` a network counts by its name and tag, local
+    weights by the content of the files.
 
     Examples
     --------
@@ -250,10 +234,7 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
 
 
 class _Heads(torch.nn.Module):
-    """Stands for several classifiers, or one that is more than a layer.
-
-    What goes into them goes in here, what they make of it comes out.
-    """
+    """Placeholder that exposes the inputs and outputs of a composite classifier."""
 
     NAME = "source_head"
 

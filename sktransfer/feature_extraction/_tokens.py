@@ -20,7 +20,6 @@ def flatten_tokens(features: Any, labels: Sequence | None = None) -> Any:
     ----------
     features : sequence of arrays of shape (n_words, n_features)
         One array a sentence, as an extractor with ``pooling="tokens"`` gives them.
-
     labels : sequence of sequences, default=None
         The labels of each sentence, one a word.
 
@@ -30,7 +29,6 @@ def flatten_tokens(features: Any, labels: Sequence | None = None) -> Any:
         Those of all words, in order. Alone if no labels are given, which makes the
         function a step of a pipeline, in a
         :class:`~sklearn.preprocessing.FunctionTransformer`.
-
     labels : ndarray of shape (n_tokens,)
         Their labels.
 

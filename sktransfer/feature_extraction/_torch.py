@@ -29,7 +29,6 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
         made at first use and stays out of clones and pickles. A module itself is
         cloned and pickled with its weights. Extraction leaves it as it was found:
         weights, device, training mode and gradients. Threads that share it take turns.
-
     layer : str, list of str or None, default=None
         The layers that give the features:
 
@@ -44,50 +43,42 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
         - None: ``"penultimate"`` where `source_head` names a submodule, ``"output"``
           otherwise.
 
-        A submodule called "output" or "penultimate" goes before the special meaning.
-        Of outputs that are tuples, dicts or dataclasses, the first tensor counts; of a
-        submodule that runs more than once, the last run.
-
+        A submodule called "output" or "penultimate" takes precedence. If an output is
+        a tuple, dict or dataclass, its first tensor is taken; if a submodule runs more
+        than once, its last run.
     pooling : {"mean", "max", "flatten"} or callable, default="mean"
         How a layer's output becomes (n_samples, n_features): pooled over all axes but
-        the first and that of the features, which is the last of three axes (samples,
-        tokens, features), and the second of four or more (samples, channels, height,
-        width). Outputs with two axes are kept. A callable gets the float32 tensor and
-        returns a tensor of shape (n_samples, n_features). One that takes two arguments
-        gets the batch as well, which tells the padding of a sequence or the graph of
-        a node.
-
+        those of the samples and the features. The features are the last of three axes
+        (samples, tokens, features) and the second of four or more (samples, channels,
+        height, width). Outputs with two axes are kept. A callable takes the float32
+        tensor and returns a tensor of shape (n_samples, n_features). If it takes two
+        arguments, it also receives the batch, with the padding of sequences or the
+        graph of each node.
     preprocess : callable, default=None
-        Applied to each sample (a PIL image, an array, a file path); the tensors or
-        arrays that it returns are stacked to batches. If None, arrays and tensors are
-        batched as they are, and lists of them stacked.
-
+        Applied to each sample (a PIL image, an array, a file path); returns a tensor or
+        array. If None, arrays and tensors are cut into batches, and lists of them
+        stacked.
     collate_fn : callable, default=None
-        Makes a batch of a list of samples, as that of
-        :class:`torch.utils.data.DataLoader` does. None stacks arrays and tensors, and
-        mappings of them key by key. The batch is moved to the device, however deep
-        its tensors and arrays are; other objects, such as batches of graphs, by their
-        own method ``to``. The module is called with
+        Makes a batch of a list of samples, as in :class:`torch.utils.data.DataLoader`.
+        None stacks arrays and tensors, and mappings of them key by key. The batch is
+        moved to the device with all nested tensors and arrays; other objects, such as
+        batches of graphs, by their own method ``to``. The module is called with
 
         - ``module(**batch)`` where the batch is a mapping;
         - ``module(*batch)`` where it is a list or tuple (not a named one);
-        - ``module(batch)`` otherwise. Return ``(batch,)`` to have it so in any case.
-
+        - ``module(batch)`` otherwise. Return ``(batch,)`` to enforce this.
     source_head : str, default=None
         The submodule whose output is the logits over the source classes, or
         ``"output"`` if that is the module's own output.
-
     batch_size : int, default=64
         The number of samples in one forward pass.
-
     device : str, default="auto"
         Where to compute, as torch names it. "auto" is the first available of "cuda",
         "mps" and "cpu".
-
     dtype : {"float32", "bfloat16", "float16"} or None, default=None
-        The precision to compute with: None is the module's own, "float32" converts
-        the weights (a copy of them, where a module was given), the others run under
-        :class:`torch.autocast`. Features are float32 in any case.
+        Precision of the computation: None is the module's own, "float32" converts the
+        weights (a copy of them if `network` is a module), the others use
+        :class:`torch.autocast`. Features are always float32.
 
     See Also
     --------
@@ -95,16 +86,15 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
 
     Notes
     -----
-    All layers, and the source probabilities, come from one forward pass a batch, in
-    evaluation mode and without gradients. Layers are pooled on the device, in float32,
-    as soon as they are computed.
+    All layers, and the source probabilities, come from one forward pass per batch, in
+    evaluation mode and without gradients. Each layer is pooled on the device, in
+    float32, as soon as it is computed. Floating-point inputs are converted to the
+    precision of the module's weights; integers (token indices, uint8 images) are not.
 
-    Floating-point inputs are converted to the precision of the module's weights.
-    Integers (token indices, images in uint8) are left alone.
-
-    In :meth:`fingerprint`, an import name and a factory that can be imported count by
-    their code and arguments, so let those tell the weights. Modules, and what lambdas
-    and functions of a notebook make, count by class, tensors, hooks and attributes.
+    In :meth:`fingerprint`, import names and importable factories count by their code
+    and arguments, which should therefore determine the weights. Modules, and those
+    made by lambdas or functions of a notebook, count by class, tensors, hooks and
+    attributes.
 
     Examples
     --------

@@ -44,54 +44,45 @@ _SINGLE_LABEL = (None, "single_label_classification")
 class TransformersFeatureExtractor(BaseNetworkExtractor):
     """Features of texts, or of their words, from a transformers language model.
 
-    Encoders (BERT), decoders (GPT, Llama) and encoder-decoders (T5, BART), whose
-    encoder is read. Models of sentence-transformers are read up to their pooling, whose
-    kind `pooling` tells.
+    It takes encoders (BERT), decoders (GPT, Llama) and encoder-decoders (T5, BART), of
+    which it runs the encoder. Of a sentence-transformers model it runs the transformer;
+    set `pooling` as the model has it.
 
     Parameters
     ----------
     network : str, path or transformers.PreTrainedModel
-        The name of a model on the hub, or a folder that holds one. It is loaded at the
+        The name of a model on the hub, or a folder that holds one. It is loaded at
         first use and stays out of clones and pickles. A model itself is cloned and
-        pickled with its weights, and left as it was found.
-
+        pickled with its weights; extraction leaves it as it was found.
     tokenizer : str, path or tokenizer, default=None
-        As `network`. None is that of `network`, where this is a name or folder.
-
+        The tokenizer, its name or folder. None loads that of `network`, which must
+        then be a name or folder.
     layer : int, str or list of them, default=-1
-        The hidden states that give the features, as transformers counts them: 0 are
-        the embeddings, 1 what the first block gives, -1 what the model gives in the
-        end. ``"*"`` stands for all of them. ``"mean"``, in a list, is the mean of the
-        others of the list; ``"mean(1, -1)"`` or ``"mean(*)"`` is the mean alone.
-
+        The hidden states that give the features, counted as in transformers: 0 are
+        the embeddings, 1 is the output of the first block, -1 that of the model.
+        ``"*"`` stands for all of them. ``"mean"``, in a list, is the mean of the other
+        entries; ``"mean(1, -1)"`` or ``"mean(*)"`` is the mean alone.
     pooling : {"mean", "cls", "last", "tokens"}, default="mean"
         How the tokens of a text become features. Padding never counts, special tokens
         do.
 
         - ``"mean"``: the mean over the tokens;
         - ``"cls"``: the first token;
-        - ``"last"``: the last token, the one to take of decoders;
-        - ``"tokens"``: features for each word of sentences that are lists of words:
-          those of its first sub-word. :func:`flatten_tokens` makes a matrix of them.
-
+        - ``"last"``: the last token, for decoders;
+        - ``"tokens"``: one row per word of sentences that are lists of words, from its
+          first sub-word. :func:`flatten_tokens` turns the result into a matrix.
     batch_size : int, default=64
         The number of texts in one forward pass.
-
     max_length : int, default=None
-        The longest text, in tokens. None is what the model can read, or was made to
-        read by sentence-transformers. Of longer texts the end is cut off, with a
-        warning. With ``pooling="tokens"`` nothing is: long sentences are read in
-        windows that overlap by half.
-
-    device : str, default="auto"
-        See :class:`TorchFeatureExtractor`.
-
-    dtype : {"float32", "bfloat16", "float16"} or None, default=None
-        See :class:`TorchFeatureExtractor`.
-
+        Maximum length of a text in tokens. None is the limit of the model, or the one
+        set by sentence-transformers. Longer texts are truncated, with a warning. With
+        ``pooling="tokens"`` they are not: long sentences are read in windows that
+        overlap by half.
+    device, dtype : str, str or None
+        As in :class:`TorchFeatureExtractor`.
     revision : str, default=None
-        The branch, tag or commit on the hub; name a commit if the fingerprint is to
-        hold for good.
+        The branch, tag or commit on the hub. Only a commit makes the fingerprint
+        permanent.
 
     See Also
     --------
@@ -103,20 +94,17 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
     Each text is a str, or a pair of them: (text, other text). With
     ``pooling="tokens"`` each sample is a sentence, a sequence of words.
 
-    The layers of an extraction have the indices from 0 as names: "12", not "-1". To
-    rank them is one call: ``ModelSelector([("bert", TransformersFeatureExtractor(name,
+    The layers of an extraction are named by their index from 0: "12", not "-1". One
+    call ranks them all: ``ModelSelector([("bert", TransformersFeatureExtractor(name,
     layer=["*", "mean"]))])``.
 
-    Texts are sorted by length for batching and put back in order; a text that occurs
-    several times is encoded once. One without any token (empty, for a tokenizer that
-    adds no special tokens) is read as one padding token. A word that the tokenizer
-    drops is read as an unknown word, with a warning.
+    Texts are batched by length and put back in order; a text that occurs several times
+    is encoded once. A text without tokens is read as one padding token, a word that the
+    tokenizer drops as an unknown word, with a warning.
 
-    Source probabilities are those of a sequence classification head, where the model
-    was saved with one.
-
-    A hub name counts in :meth:`fingerprint` by name and revision, a folder by the
-    contents of its files, a model by its configuration and weights.
+    Source probabilities come from a sequence classification head, if the model was
+    saved with one. In :meth:`fingerprint`, a hub name counts by name and revision, a
+    folder by the contents of its files, a model by its configuration and weights.
 
     Examples
     --------
