@@ -86,6 +86,10 @@ class Evaluate:
     def _take(self, samples: Any) -> tuple[Any, Any, np.ndarray]:
         everything = np.arange(self.n_samples)
         samples = everything if samples is None else np.asarray(samples)
+        if samples.dtype.kind not in "iu" or not np.isin(samples, everything).all():
+            raise ValueError(
+                f"samples must be indices from 0 to {self.n_samples - 1}. Got {samples}."
+            )
         X, y = self._X, self.y
         if not np.array_equal(samples, everything):
             X, y = take_samples(X, samples), take_samples(y, samples)
@@ -109,7 +113,7 @@ class Evaluate:
             self.warnings.update(dict.fromkeys(result.warnings))
         name = results[0].name
         earlier = self._found.get(name)
-        if earlier is None or earlier[0].n_samples <= results[0].n_samples:
+        if earlier is None or earlier[0].n_samples < results[0].n_samples:
             self._found[name] = results
 
     def results(self) -> list[CandidateResult]:

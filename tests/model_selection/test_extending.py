@@ -127,6 +127,16 @@ def test_policies_that_ask_for_what_is_not_there(wine):
         def _run_selection(self, evaluate):
             pass
 
+    class Outside(BaseModelSelector):
+        samples = None
+
+        def _run_selection(self, evaluate):
+            evaluate(samples=self.samples)
+
+    for samples in ([0, 178], [-1, 5], np.arange(178) < 90, [0.5, 1.5]):
+        Outside.samples = samples
+        with pytest.raises(ValueError, match="must be indices from 0 to 177"):
+            Outside(CANDIDATES).fit(*wine)
     with pytest.raises(ValueError, match=r"among the candidates .*Got \['pca9'\]"):
         Asks(CANDIDATES).fit(*wine)
     with pytest.raises(ValueError, match="_run_selection has evaluated no candidate"):
