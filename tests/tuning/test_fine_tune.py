@@ -473,5 +473,5 @@ def test_texts(data, global_random_seed):
         again.predict_proba(texts), model.predict_proba(texts)
     )
     by_word = clone(extractor).set_params(pooling="tokens")
-    with pytest.raises(ValueError, match="needs one row of features a text"):
+    with pytest.raises(ValueError, match="needs one row of features per sample"):
         FineTuneClassifier(by_word).fit(texts, y)
