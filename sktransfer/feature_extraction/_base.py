@@ -283,9 +283,9 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         """
         if "layer" not in self.get_params(deep=False):
             raise TypeError(
-                f"{type(self).__name__} gives several layers, of which one is asked "
-                "for: its class needs a parameter 'layer', the name of the one to give "
-                "or None for all. To rank them as one, give their concatenation."
+                f"{type(self).__name__} returns several layers, so its class needs a "
+                "parameter 'layer': the name of one layer, or None for all. To rank "
+                "them as one, return their concatenation."
             )
         selected = copy.copy(self)
         selected._derived = dict(self._cache())  # with the weights, if loaded

@@ -33,16 +33,16 @@ def collate(samples: list) -> np.ndarray | torch.Tensor | dict:
         batch = None if is_image else np.stack([np.asarray(x) for x in samples])
     except (ValueError, RuntimeError, TypeError) as error:
         raise ValueError(
-            "The samples of a batch must be numeric arrays or tensors of one shape, "
-            "which the 'preprocess' parameter can see to, unless 'collate_fn' makes a "
-            f"batch of them: {error}"
+            "The samples of a batch must be numeric arrays or tensors of one shape. "
+            "Set 'preprocess' to convert each sample, or 'collate_fn' to batch them: "
+            f"{error}"
         ) from error
     if batch is None or batch.dtype.kind not in "biuf":
         raise TypeError(
-            "Samples that are file paths, images or other objects need the "
-            "'preprocess' parameter, a callable that makes a tensor or an array of "
-            "each, or 'collate_fn', one that makes a batch of a list of them. Got "
-            f"samples of type {type(first).__name__}."
+            "File paths, images and other objects need the 'preprocess' parameter, a "
+            "callable that returns a tensor or an array for each sample, or "
+            "'collate_fn', which returns a batch for a list of samples. Got samples of "
+            f"type {type(first).__name__}."
         )
     return batch
 

@@ -63,7 +63,7 @@ _PARTS = {
 
 
 class UndigestibleError(TypeError):
-    """A value cannot be told by its content, so nothing can be kept under its name."""
+    """A value cannot be identified by its content, so it cannot be a cache key."""
 
 
 def digest(value: Any, *, with_files: bool = False) -> str:
@@ -119,8 +119,8 @@ def digest_each(X: Any, rows: Sequence[int]) -> list[str]:
         for k in {len(rows) * k // 8 for k in range(8)} if len(rows) else ():
             if of_one(_read_item(X, rows[k])) != digests[k]:
                 raise UndigestibleError(
-                    f"{type(X).__name__} gives another sample {rows[k]} each time it "
-                    "is read, as random augmentation does."
+                    f"{type(X).__name__} returns a different sample {rows[k]} at each "
+                    "read, as with random augmentation."
                 )
         return digests
     kind = X.dtype.kind if isinstance(X, np.ndarray) else None
@@ -333,8 +333,8 @@ class _Hasher:
         torch = sys.modules["torch"]
         if isinstance(value, torch.jit.ScriptModule):
             raise UndigestibleError(
-                "Cannot make a fingerprint of a TorchScript module, whose code and "
-                "constants are not at hand."
+                "Cannot make a fingerprint of a TorchScript module: its code and "
+                "constants are not accessible."
             )
         compiled = sys.modules.get("torch._dynamo.eval_frame")
         if compiled is not None and isinstance(value, compiled.OptimizedModule):
@@ -372,8 +372,8 @@ class _Hasher:
                 found = None
             if found is not value:  # as of np.frompyfunc, whose function is not at hand
                 raise UndigestibleError(
-                    f"Cannot make a fingerprint of {value!r}: there is nothing of the "
-                    f"name {reduced!r} to find it by."
+                    f"Cannot make a fingerprint of {value!r}: it is not found by its "
+                    f"name {reduced!r}."
                 )
             self._feed_all([type(value).__module__, reduced])
             return

@@ -35,6 +35,6 @@ def as_rgb(image: Any) -> Image.Image:
         image = Image.fromarray(array)
     if image.mode[0] in "IF":  # PIL would cut off what is above 255
         raise ValueError(
-            f"an image must have 8 bits a channel. Got one of mode {image.mode!r}"
+            f"an image must have 8 bits per channel. Got one of mode {image.mode!r}"
         )
     return image.convert("RGB")

@@ -76,9 +76,9 @@ class Layers:
             plan["mean"] = tuple(name for name, of in plan.items() if of == (name,))
             if not plan["mean"]:
                 raise ValueError(
-                    "The layer 'mean' is the mean of the other layers asked for, but "
-                    f"there are none: got layer={asked!r}. Use a list such as "
-                    "['block*', 'mean'], or 'mean(block*)' for the mean alone."
+                    "The layer 'mean' averages the other layers of the list, but there "
+                    f"are none. Got layer={asked!r}. Use a list such as ['block*', "
+                    "'mean'], or 'mean(block*)' for the mean alone."
                 )
         return plan
 
@@ -103,8 +103,8 @@ class Layers:
         if len(names) > 40:
             shown.append(f"and {len(names) - 40} more")
         raise ValueError(
-            f"The '{parameter}' parameter names no submodule of {self._kind}: got "
-            f"{entry!r}. There are: {', '.join(shown)}."
+            f"The '{parameter}' parameter must name a submodule of {self._kind}. Got "
+            f"{entry!r}. Available: {', '.join(shown)}."
         )
 
     def _match(self, pattern: str) -> tuple[str, ...]:
@@ -134,8 +134,8 @@ class Layers:
             if len({layer.shape[1] for layer in layers}) > 1:
                 widths = {name: seen[name].shape[1] for name in names}
                 raise ValueError(
-                    f"The layer {result!r} is a mean of layers, which must have the "
-                    f"same number of features. Got {widths}."
+                    f"The layer {result!r} averages layers, which must have the same "
+                    f"number of features. Got {widths}."
                 )
             results[result] = (
                 layers[0] if len(layers) == 1 else torch.stack(layers).mean(dim=0)
@@ -172,8 +172,7 @@ def run_with_taps(
         call()
     if missing := [name for name in taps if name not in seen]:
         raise ValueError(
-            f"The forward pass did not run {missing}: a layer that is not called has "
-            "no output."
+            f"The forward pass did not run {missing}, which therefore have no output."
         )
     return seen
 
@@ -191,7 +190,7 @@ def first_tensor(value: Any, name: str) -> torch.Tensor:
             queue[:0] = value
         elif hasattr(value, "__dataclass_fields__"):
             queue[:0] = vars(value).values()
-    raise ValueError(f"The layer {name!r} gives no tensor.")
+    raise ValueError(f"The layer {name!r} has no tensor in its output.")
 
 
 def pool(

@@ -71,13 +71,13 @@ def flatten_labels(sentences: Sequence, labels: Sequence) -> np.ndarray:
     for i, (words, own) in enumerate(zip(sentences, labels, strict=True)):
         if isinstance(words, str):
             raise ValueError(
-                "Where every word has a label, a sentence must be a sequence of words "
+                "With one label per word, a sentence must be a sequence of words "
                 f"(str), such as ['good', 'film']. Got the text {words!r} for sentence "
-                f"{i}: split it into the words that the labels are of."
+                f"{i}: split it into the words that are labelled."
             )
         if isinstance(own, str) or not hasattr(own, "__len__"):
             raise ValueError(
-                "The labels of a sentence must be a sequence with one label a word. "
+                "The labels of a sentence must be a sequence with one label per word. "
                 f"Got {own!r} for sentence {i}."
             )
         if len(words) != len(own):
@@ -196,8 +196,8 @@ def check_room(
     n_special = tokenizer.num_special_tokens_to_add(pair=pair)
     if limit - n_special < at_least:
         raise ValueError(
-            f"Texts are cut off at {limit} tokens, {n_special} of which are special "
-            f"ones: 'max_length' must be at least {n_special + at_least}."
+            f"The 'max_length' parameter must be at least {n_special + at_least}, as "
+            f"{n_special} of the tokens are special ones. Got {limit}."
         )
     return limit - n_special
 

@@ -43,9 +43,9 @@ def check_weights(module: Any, pinned: str | None, owner: object) -> str:
     weights = _digest_weights(module)
     if pinned not in (None, weights):
         raise ValueError(
-            f"{type(owner).__name__} was scored with other weights than those it has "
-            "loaded now. What makes the network must give the same weights every "
-            "time: have it load a checkpoint or set a seed, or pass the module itself."
+            f"{type(owner).__name__} was scored with other weights than those loaded "
+            "now. Its `network` must produce the same weights every time: load a "
+            "checkpoint, set a seed, or pass the module itself."
         )
     return weights
 

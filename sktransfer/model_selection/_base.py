@@ -226,7 +226,7 @@ class BaseModelSelector(
             self._run_selection(evaluate)
         results = evaluate.results()
         best = best_result(results, spec.decides)
-        # To whoever called fit, which is decorated.
+        # At the caller of fit, which is decorated.
         for text, category in evaluate.warnings:
             warnings.warn(as_warning(text, category), stacklevel=4)
         warn_of_failures(results, best, stacklevel=4)

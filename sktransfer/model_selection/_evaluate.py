@@ -47,10 +47,8 @@ class Evaluate:
         """Results of the named candidates on the samples with these indices."""
         chosen = set(self.names if names is None else names)
         if unknown := chosen.difference(self.names):
-            raise ValueError(
-                f"names must be among the candidates {self.names}. Got "
-                f"{sorted(unknown)}."
-            )
+            found = sorted(unknown)
+            raise ValueError(f"names must be among {self.names}. Got {found}.")
         candidates = [pair for pair in self._selector.extractors if pair[0] in chosen]
         X, y, samples = self._take(samples)
         selector, spec = self._selector, self._spec
@@ -87,9 +85,8 @@ class Evaluate:
         everything = np.arange(self.n_samples)
         samples = everything if samples is None else np.asarray(samples)
         if samples.dtype.kind not in "iu" or not np.isin(samples, everything).all():
-            raise ValueError(
-                f"samples must be indices from 0 to {self.n_samples - 1}. Got {samples}."
-            )
+            bounds = f"from 0 to {self.n_samples - 1}"
+            raise ValueError(f"samples must be indices {bounds}. Got {samples}.")
         X, y = self._X, self.y
         if not np.array_equal(samples, everything):
             X, y = take_samples(X, samples), take_samples(y, samples)

@@ -1,6 +1,6 @@
-"""What the user is told of a sweep: lines, warnings, the error if all has failed.
+"""Messages to the user: lines, warnings, the error if all candidates failed.
 
-A `stacklevel` is that of whoever called the selector, counted from the caller.
+`stacklevel` is that of the code that called the selector.
 """
 
 from __future__ import annotations

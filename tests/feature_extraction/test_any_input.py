@@ -396,7 +396,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("odd", "message"),
         [
-            ({"x": np.ones(3)}, "unless 'collate_fn' makes a batch"),
+            ({"x": np.ones(3)}, "or 'collate_fn' to batch them"),
             ({"z": np.ones(2)}, "must have the same keys"),
         ],
     )

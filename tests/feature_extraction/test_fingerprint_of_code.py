@@ -152,7 +152,7 @@ class Named:
 
 @pytest.mark.parametrize("value", [np.frompyfunc(lambda x: x + 1, 1, 1), Named()])
 def test_what_is_not_found_by_its_name_is_refused(value):
-    with pytest.raises(UndigestibleError, match="nothing of the name"):
+    with pytest.raises(UndigestibleError, match="not found by its name"):
         digest(value)
     assert digest(np.log) != digest(np.exp)
 

@@ -130,7 +130,7 @@ def test_layers_by_wildcard(images):
     blocks = [f"blocks.{i}" for i in range(len(model.blocks))]
     assert list(layers) == [*blocks, "mean"]
     close(layers["mean"], np.mean([layers[name] for name in blocks], axis=0))
-    with pytest.raises(ValueError, match="no submodule of VisionTransformer: got"):
+    with pytest.raises(ValueError, match="a submodule of VisionTransformer. Got"):
         Untrained(VIT, layer="fc").transform(images)
 
 
@@ -205,8 +205,8 @@ def test_images_of_different_sizes(images):
     [
         (np.zeros((40, 50, 3), np.float32), "type uint8 .* Got type float32 and shape"),
         (np.zeros((3, 40, 50), np.uint8), r"Got type uint8 and shape \(3, 40, 50\)"),
-        (Image.new("I;16", (50, 40)), "8 bits a channel. Got one of mode 'I;16'"),
-        (Image.new("F", (50, 40)), "8 bits a channel. Got one of mode 'F'"),
+        (Image.new("I;16", (50, 40)), "8 bits per channel. Got one of mode 'I;16'"),
+        (Image.new("F", (50, 40)), "8 bits per channel. Got one of mode 'F'"),
         ({"x": 1}, "Got type object"),
     ],
 )

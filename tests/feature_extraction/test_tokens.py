@@ -209,7 +209,7 @@ def test_word_longer_than_a_window(bert):
     # It is read from its beginning, not from the middle of another window.
     start = states(bert, pieces(bert[1], word)[:4])
     close(features[0], start[0])
-    with pytest.raises(ValueError, match="'max_length' must be at least 4"):
+    with pytest.raises(ValueError, match="'max_length' parameter must be at least 4"):
         make(bert, max_length=3).transform([["good"]])
 
 

@@ -128,20 +128,22 @@ def test_mean_needs_equal_widths(net, X):
 
 @pytest.mark.parametrize("layer", ["mean", ["mean"]])
 def test_mean_needs_other_layers(net, X, layer):
-    with pytest.raises(ValueError, match="'mean' is the mean of the other layers"):
+    with pytest.raises(ValueError, match="'mean' averages the other layers"):
         TorchFeatureExtractor(net, layer=layer).transform(X)
 
 
 def test_unknown_layers(net, X):
     with pytest.raises(
         ValueError,
-        match="'layer' parameter names no submodule of Net: got 'blok2'. "
-        "There are: 'block2', .*'block1', .*'stem', .*'output'",
+        match="'layer' parameter must name a submodule of Net. Got 'blok2'. "
+        "Available: 'block2', .*'block1', .*'stem', .*'output'",
     ):
         TorchFeatureExtractor(net, layer="blok2").transform(X)
-    with pytest.raises(ValueError, match="no submodule of Net: got 'nothing[*]'"):
+    with pytest.raises(ValueError, match="a submodule of Net. Got 'nothing[*]'"):
         TorchFeatureExtractor(net, layer=["block1", "nothing*"]).transform(X)
-    with pytest.raises(ValueError, match="'source_head' parameter names no.*'heads'"):
+    with pytest.raises(
+        ValueError, match="'source_head' parameter must name a.*'heads'"
+    ):
         TorchFeatureExtractor(net, source_head="heads").transform(X)
     with pytest.raises(ValueError, match="'penultimate' is the input of the source he"):
         TorchFeatureExtractor(net, layer="penultimate").transform(X)
@@ -205,7 +207,7 @@ def test_output_without_a_tensor():
         def forward(self, x):
             return {"loss": None}
 
-    with pytest.raises(ValueError, match="The layer 'output' gives no tensor"):
+    with pytest.raises(ValueError, match="The layer 'output' has no tensor"):
         TorchFeatureExtractor(Silent).transform(np.eye(3))
 
 

@@ -137,7 +137,7 @@ def test_policies_that_ask_for_what_is_not_there(wine):
         Outside.samples = samples
         with pytest.raises(ValueError, match="must be indices from 0 to 177"):
             Outside(CANDIDATES).fit(*wine)
-    with pytest.raises(ValueError, match=r"among the candidates .*Got \['pca9'\]"):
+    with pytest.raises(ValueError, match=r"must be among .*'pca5'\]. Got \['pca9'\]"):
         Asks(CANDIDATES).fit(*wine)
     with pytest.raises(ValueError, match="_run_selection has evaluated no candidate"):
         Nothing(CANDIDATES).fit(*wine)

@@ -22,7 +22,7 @@ torch = pytest.importorskip("torch")
 
 from sktransfer.feature_extraction import TorchFeatureExtractor  # noqa: E402
 
-OTHER_WEIGHTS = "scored with other weights than those it has loaded now"
+OTHER_WEIGHTS = "scored with other weights than those loaded now"
 
 
 class Net(torch.nn.Module):
