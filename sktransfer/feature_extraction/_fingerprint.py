@@ -38,8 +38,8 @@ from sktransfer.feature_extraction._code import (
 _SCALARS = (type(None), bool, int, float, complex, type(Ellipsis))
 _BYTES = 2**24  # of an array that are copied at a time, where they must be
 
-# What a torch module holds besides its attributes: its tensors, parts and hooks, which
-# are taken in one by one, and how it is trained, saved and loaded.
+# What a torch module holds besides its attributes: tensors, submodules and hooks, which
+# are digested one by one, and settings for training, saving and loading.
 _NOT_AN_ATTRIBUTE = frozenset(
     """
     name_or_path training _buffers _forward_hooks _forward_pre_hooks _modules
@@ -50,7 +50,7 @@ _NOT_AN_ATTRIBUTE = frozenset(
     _non_persistent_buffers_set _state_dict_hooks _state_dict_pre_hooks
     """.split()
 )
-# What tells a callable or descriptor of these kinds.
+# The attributes that identify callables and descriptors of these kinds.
 _PARTS = {
     MethodType: ("__self__", "__name__"),
     functools.partial: ("func", "args", "keywords"),
@@ -146,17 +146,17 @@ def digest_files(path: str | os.PathLike) -> str:
 
 
 class _Hasher:
-    """Takes in values one after the other, so that nothing is held but a digest.
+    """Digests values one after the other.
 
-    All that is fed is preceded by its kind and length: no two values read the same.
+    Each value is preceded by its kind and length, so no two of them read the same.
     """
 
     def __init__(self, *, with_files: bool = False):
         self._with_files = with_files
         self._sha = hashlib.sha256()
         self._around: dict[int, int] = {}  # ids of the values around this one
-        # Functions and classes that were fed. They are held, or the next one made
-        # could have the id of one that is gone.
+        # Functions and classes that were fed. They are kept alive, or another object
+        # could get the id of one that is gone.
         self._code: dict[int, tuple[int, Any]] = {}
         self._waiting: deque[Any] = deque()
 
@@ -167,8 +167,8 @@ class _Hasher:
         """Take in a value; an UndigestibleError names what cannot be."""
         try:
             self._feed(value)
-            # One after the other, not one inside the other: they may call each other
-            # in long chains, and in circles.
+            # Sequentially rather than recursively: functions may call each other in
+            # long chains and in circles.
             while self._waiting:
                 self._feed_all(self._waiting.popleft()())
         except RecursionError as error:
@@ -291,7 +291,7 @@ class _Hasher:
             self._sha.update(rows.reshape(-1).view(np.uint8).data)
 
     def _feed_of_library(self, value: Any) -> bool:
-        """Take in what an optional library knows best; False if it is no such thing.
+        """Digest an object of an optional library; False if it is none.
 
         The library has been imported already, if the value is from it.
         """
@@ -429,7 +429,7 @@ def _stamp(path: str | os.PathLike) -> Any:
         found = os.stat(path)
         if stat.S_ISREG(found.st_mode):
             return found.st_size, found.st_mtime_ns
-        # "." and "/" are words of a text, too.
+        # As a str, "." or "/" may also be a word of a text.
         if stat.S_ISDIR(found.st_mode) and not isinstance(path, str):
             inside = sorted(file for file in Path(path).rglob("*") if file.is_file())
             return [(str(file), _stamp(file)) for file in inside]
