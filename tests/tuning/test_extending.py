@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import skorch
+import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
@@ -94,3 +95,36 @@ def test_it_is_pickled_cloned_and_searched(make_extractor, data, weights):
     model.set_params(penalty__weight=-1)
     with pytest.raises(ValueError, match="'weight' parameter of StartingPoint"):
         model.fit(X, y)
+
+
+class Offset(torch.nn.Module):
+    """The squared distance of the features from a point that is learnt."""
+
+    def __init__(self, n_features):
+        super().__init__()
+        self.point = torch.nn.Parameter(torch.zeros(n_features))
+
+    def forward(self, features, X, rows):
+        assert len(features) == len(X) == len(rows)
+        return (features.detach() - self.point).square().sum(dim=1).mean()
+
+
+class Centre(BasePenalty):
+    def bind(self, context):
+        return Offset(context.features(context.X).shape[1])
+
+
+def test_what_a_term_learns_is_kept_and_learns_like_the_head(make_extractor, data):
+    options = {**FAST, "max_epochs": 20, "schedule": "constant", "weight_decay": 0}
+    model = FineTuneClassifier(
+        make_extractor(0), penalty=Centre(), lr=1e-3, head_lr_factor=10, **options
+    ).fit(*data)
+    _, new = model.net_.optimizer_.param_groups
+    assert new["lr"] == pytest.approx(1e-2)
+    assert {id(p) for p in new["params"]} == {
+        id(p) for p in (*model.head_.parameters(), model.penalty_.point)
+    }
+    features = model.net_.module_.backbone.transform(data[0])
+    np.testing.assert_allclose(
+        model.penalty_.point.detach(), features.mean(axis=0), atol=0.2
+    )
