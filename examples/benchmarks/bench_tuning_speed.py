@@ -1,11 +1,12 @@
 """
-===============================================
-What a penalty adds to an epoch of fine-tuning
-===============================================
+===================================================
+Time that a penalty adds to an epoch of fine-tuning
+===================================================
 
-Seconds of an epoch of B-Tuning and of feature distillation, teachers cached, as a ratio
-to an epoch of plain fine-tuning; fits take turns, and the median of all epochs counts.
-Then the same under augmentation, when the teachers run in every epoch, and Zoo-tuning.
+This script times an epoch of B-Tuning and of feature distillation, with cached
+teachers, relative to an epoch of plain fine-tuning. Fits take turns, and the median of
+all epochs is reported. It also times both with augmentation, where the teachers run in
+every epoch, and Zoo-tuning.
 
     python bench_tuning_speed.py
 """
@@ -32,7 +33,7 @@ TURNS = 6
 
 
 def unchanged(batch: np.ndarray) -> np.ndarray:
-    """An augmentation that costs nothing itself."""
+    """An augmentation that takes no time."""
     return batch
 
 

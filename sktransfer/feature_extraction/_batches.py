@@ -28,7 +28,7 @@ def collate(samples: list) -> np.ndarray | torch.Tensor | dict:
     try:
         if isinstance(first, torch.Tensor):
             return torch.stack(samples)
-        # NumPy would take images for arrays, in an order of axes that few modules do.
+        # NumPy would accept images, but few modules take their order of axes.
         is_image = type(first).__module__.partition(".")[0] == "PIL"
         batch = None if is_image else np.stack([np.asarray(x) for x in samples])
     except (ValueError, RuntimeError, TypeError) as error:
@@ -79,8 +79,8 @@ def _tensor_to_device(
     to_cuda = device.type == "cuda"
     if isinstance(batch, np.ndarray) and (to_cuda or not is_new):
         # NumPy copies, because torch takes neither read-only arrays (memory maps) nor
-        # negative strides. It makes the memory, too: glibc seldom finds what torch
-        # asks for, which is aligned, in what was freed, and batches would pile up.
+        # negative strides. It also allocates: glibc seldom reuses freed memory for the
+        # aligned blocks that torch requests, and batches would pile up.
         own = np.empty(batch.shape, dtype=batch.dtype.newbyteorder("="))
         tensor = torch.from_numpy(own)
         if to_cuda:

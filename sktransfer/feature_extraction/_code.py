@@ -15,7 +15,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-# What a class has beside its code, or was given by being used.
+# Attributes of a class that are not its code, or that appear when it is used.
 _NOT_CODE = frozenset(
     """
     __abstractmethods__ __annotate__ __annotate_func__ __annotations__
@@ -54,7 +54,7 @@ def library_version(module: str, file: str | None = None) -> str | None:
     package = module.partition(".")[0]
     found = sys.modules.get(package)
     if package in sys.stdlib_module_names:
-        # A script's folder comes first: its "queue.py" hides the library's.
+        # A script's folder comes first on the path: its "queue.py" hides the library's.
         place = getattr(found, "__file__", None) or file
         stdlib = Path(sysconfig.get_path("stdlib")).resolve()
         if place is None or stdlib in Path(place).resolve().parents:
@@ -65,7 +65,7 @@ def library_version(module: str, file: str | None = None) -> str | None:
     places = [*(getattr(found, "__path__", None) or ())]
     places = places or [getattr(found, "__file__", None) or file]
     for place in filter(None, places):
-        # Of a package that is not imported, the folder around it is not known.
+        # The folder of a package that is not imported has to be counted out.
         folder = Path(place).parents[0 if found else module.count(".")]
         if folder.name in ("site-packages", "dist-packages"):
             return version
@@ -131,7 +131,7 @@ def class_parts(kind: type) -> list[Any]:
 
 
 def _globals_of(code: CodeType, names: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names that code reads from its module, with what they stand for now.
+    """The names that code reads from its module, with their present values.
 
     A library's module stands for all that it has. Of the user's own only the attribute
     counts that is asked for.

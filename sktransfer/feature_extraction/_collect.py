@@ -31,7 +31,7 @@ def collect(
             parts = features if proba is None else {**features, _PROBA: proba}
             waiting.append((rows, *_start_copy(parts)))
             del features, proba, parts  # before there is another batch
-            # CUDA works on this batch while the last one is written.
+            # CUDA computes this batch while the previous one is written.
             while waiting and (waiting[0][2] is None or len(waiting) > 1):
                 _write(outputs, is_missing, *waiting.popleft())
         for last in waiting:

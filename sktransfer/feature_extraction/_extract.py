@@ -13,7 +13,7 @@ from sktransfer.feature_extraction._base import BaseExtractor, Extraction
 
 
 def without_predictor(estimator: Any) -> Any:
-    """What is left of an estimator without its final predictor.
+    """The estimator without its final predictor.
 
     A classifier or regressor counts as a predictor even if it transforms, too; a
     fitted ModelSelector stands for its best extractor.

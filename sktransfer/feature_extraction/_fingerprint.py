@@ -38,8 +38,8 @@ from sktransfer.feature_extraction._code import (
 _SCALARS = (type(None), bool, int, float, complex, type(Ellipsis))
 _BYTES = 2**24  # of an array that are copied at a time, where they must be
 
-# What a torch module holds besides its attributes: its tensors, parts and hooks, which
-# are taken in one by one, and how it is trained, saved and loaded.
+# What a torch module holds besides its attributes: tensors, submodules and hooks, which
+# are digested one by one, and settings for training, saving and loading.
 _NOT_AN_ATTRIBUTE = frozenset(
     """
     name_or_path training _buffers _forward_hooks _forward_pre_hooks _modules
@@ -50,7 +50,7 @@ _NOT_AN_ATTRIBUTE = frozenset(
     _non_persistent_buffers_set _state_dict_hooks _state_dict_pre_hooks
     """.split()
 )
-# What tells a callable or descriptor of these kinds.
+# The attributes that identify callables and descriptors of these kinds.
 _PARTS = {
     MethodType: ("__self__", "__name__"),
     functools.partial: ("func", "args", "keywords"),
@@ -106,27 +106,18 @@ def digest_samples(X: Any) -> str:
 
 
 def digest_each(X: Any, rows: Sequence[int]) -> list[str]:
-    """Digest of each of some samples, of which a data set reads no others.
+    """Digest each of some samples, 64 characters at most, reading no others."""
+    stamp_of = functools.lru_cache(100_000)(_stamp)  # words come again and again
 
-    Parameters
-    ----------
-    X : array, sequence, data frame or data set
-    rows : sequence of int
+    def of_one(sample: Any) -> str:
+        paths = enumerate(_paths(sample))
+        stamps = [(i, stamp) for i, path in paths if (stamp := stamp_of(path))]
+        return digest((sample, stamps) if stamps else (sample,))
 
-    Returns
-    -------
-    digests : list of str
-        At most 64 characters each.
-
-    Raises
-    ------
-    UndigestibleError
-        As for :func:`digest_samples`.
-    """
     if _is_dataset(X):
-        digests = [_digest_item(X, i) for i in rows]
+        digests = [of_one(_read_item(X, i)) for i in rows]
         for k in {len(rows) * k // 8 for k in range(8)} if len(rows) else ():
-            if _digest_item(X, rows[k]) != digests[k]:
+            if of_one(_read_item(X, rows[k])) != digests[k]:
                 raise UndigestibleError(
                     f"{type(X).__name__} returns a different sample {rows[k]} at each "
                     "read, as with random augmentation."
@@ -134,7 +125,7 @@ def digest_each(X: Any, rows: Sequence[int]) -> list[str]:
         return digests
     kind = X.dtype.kind if isinstance(X, np.ndarray) else None
     if isinstance(X, (list, tuple)) or (kind and kind in "OUST"):
-        return [digest_samples([X[i]]) for i in rows]
+        return [of_one(X[i]) for i in rows]
     if kind and kind in "biufc":
         form = digest([X.dtype.str, X.shape[1:]]).encode()
         return [hashlib.sha256(form + X[i].tobytes()).hexdigest() for i in rows]
@@ -155,17 +146,17 @@ def digest_files(path: str | os.PathLike) -> str:
 
 
 class _Hasher:
-    """Takes in values one after the other, so that nothing is held but a digest.
+    """Digests values one after the other.
 
-    All that is fed is preceded by its kind and length: no two values read the same.
+    Each value is preceded by its kind and length, so no two of them read the same.
     """
 
     def __init__(self, *, with_files: bool = False):
         self._with_files = with_files
         self._sha = hashlib.sha256()
         self._around: dict[int, int] = {}  # ids of the values around this one
-        # Functions and classes that were fed. They are held, or the next one made
-        # could have the id of one that is gone.
+        # Functions and classes that were fed. They are kept alive, or another object
+        # could get the id of one that is gone.
         self._code: dict[int, tuple[int, Any]] = {}
         self._waiting: deque[Any] = deque()
 
@@ -176,8 +167,8 @@ class _Hasher:
         """Take in a value; an UndigestibleError names what cannot be."""
         try:
             self._feed(value)
-            # One after the other, not one inside the other: they may call each other
-            # in long chains, and in circles.
+            # Sequentially rather than recursively: functions may call each other in
+            # long chains and in circles.
             while self._waiting:
                 self._feed_all(self._waiting.popleft()())
         except RecursionError as error:
@@ -300,7 +291,7 @@ class _Hasher:
             self._sha.update(rows.reshape(-1).view(np.uint8).data)
 
     def _feed_of_library(self, value: Any) -> bool:
-        """Take in what an optional library knows best; False if it is no such thing.
+        """Digest an object of an optional library; False if it is none.
 
         The library has been imported already, if the value is from it.
         """
@@ -404,7 +395,7 @@ def _is_dataset(X: Any) -> bool:
     return reads and not holds and not is_table
 
 
-def _digest_item(X: Any, i: int) -> str:
+def _read_item(X: Any, i: int) -> Any:
     try:
         sample = X[i]
     except Exception as error:
@@ -412,7 +403,7 @@ def _digest_item(X: Any, i: int) -> str:
             f"Sample {i} of {type(X).__name__} cannot be read "
             f"({type(error).__name__}: {error})"
         ) from error
-    return digest_samples([sample[0] if isinstance(sample, tuple) else sample])
+    return sample[0] if isinstance(sample, tuple) else sample
 
 
 def _paths(sample: Any) -> Iterator[str | os.PathLike]:
@@ -438,7 +429,7 @@ def _stamp(path: str | os.PathLike) -> Any:
         found = os.stat(path)
         if stat.S_ISREG(found.st_mode):
             return found.st_size, found.st_mtime_ns
-        # "." and "/" are words of a text, too.
+        # As a str, "." or "/" may also be a word of a text.
         if stat.S_ISDIR(found.st_mode) and not isinstance(path, str):
             inside = sorted(file for file in Path(path).rglob("*") if file.is_file())
             return [(str(file), _stamp(file)) for file in inside]

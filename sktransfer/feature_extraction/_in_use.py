@@ -10,7 +10,7 @@ from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
 
-# Set by transformers beside the hooks that it puts into a model and leaves there.
+# Set by transformers beside the hooks that it adds to a model and leaves there.
 _HOOKS_FLAG = "_output_capturing_hooks_installed"
 _open: list[_Use] = []
 
@@ -68,7 +68,7 @@ class _Use:
             undo.callback(_remove_hooks, _hooks_of(submodules))
             module.to(device)
             for part in submodules:
-                # A module in evaluation mode may have been brought there by hand.
+                # Some override eval(): it is called only where it changes the mode.
                 if part.training:
                     part.eval()
             self.parts = {*map(id, submodules), *map(id, tensors)}
@@ -108,9 +108,9 @@ def _hooks_of(submodules: list[torch.nn.Module]) -> list[tuple]:
 
 
 def _remove_hooks(before: list[tuple]) -> None:
-    """Take away the hooks that transformers has put in to collect hidden states.
+    """Remove the hooks that transformers has added to collect hidden states.
 
-    A model that has them can be neither pickled nor sent to another process.
+    With them, a model can be neither pickled nor sent to another process.
     """
     for part, hooks, has_flag in before:
         for key, hook in list(part._forward_hooks.items()):

@@ -93,7 +93,7 @@ def n_positions(stack: torch.nn.Module) -> int | None:
     n = getattr(stack.config, "max_position_embeddings", None)
     if n is None or n < 1:
         return None
-    # The RoBERTa family counts positions from behind that of padding.
+    # The RoBERTa family counts positions from the one after padding.
     taken = [
         module.padding_idx + 1
         for name, module in stack.named_modules()
@@ -183,9 +183,9 @@ class TokenBatch(NamedTuple):
 
 
 class HiddenStates(torch.nn.Module):
-    """A language model whose hidden states pass by as submodules "0", "1", ....
+    """A language model that exposes its hidden states as submodules "0", "1", ....
 
-    With `with_head` its head runs as well, and its logits pass by as "logits".
+    With `with_head` its head runs as well; the submodule "logits" has its output.
     """
 
     def __init__(self, model: torch.nn.Module, indices: Iterable[int], with_head: bool):
@@ -206,12 +206,12 @@ class HiddenStates(torch.nn.Module):
         options = {name: v for name, v in options.items() if name in self._takes}
         last = self.stack.config.num_hidden_layers
         if inner := [i for i in self.indices if i != last]:
-            # Newer versions keep these only, older ones take the list for True.
+            # Newer versions keep only these; older ones treat the list as True.
             options["output_hidden_states"] = inner
         output, states = self._run(options)
         if inner and states.hidden_states is None:
-            # A process that unpickled the model lacks what transformers notes down, on
-            # what the class can record, when one is made.
+            # transformers registers what a class can record when an instance is made,
+            # which has not happened in a process that unpickled the model.
             kind, config = self._made_as
             with torch.device("meta"):
                 kind(config)

@@ -43,7 +43,7 @@ class Layers:
     ):
         self._kind = type(module).__name__
         self._module = module
-        # A module that stands in two places has two names: both are good.
+        # A module that is registered twice has two names; both are valid.
         self._submodules = dict(module.named_modules(remove_duplicate=False))
         del self._submodules[""]
         self._source_head = source_head

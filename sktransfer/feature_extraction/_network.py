@@ -50,8 +50,8 @@ class BaseNetworkExtractor(BaseExtractor):
     Attributes
     ----------
     not_in_module : set of str
-        The parameters that :meth:`make_module` does not read. When another one is set,
-        the module is made anew.
+        The parameters that :meth:`make_module` does not read. Setting any other one
+        makes the module anew.
 
     See Also
     --------
@@ -103,10 +103,10 @@ class BaseNetworkExtractor(BaseExtractor):
     ) -> Iterator[tuple[slice | np.ndarray, Extraction]]:
         """Features batch by batch, as torch tensors on the device of the network.
 
-        The module is in evaluation mode, on the device and kept to the current thread
-        from the first batch until the iterator is exhausted or closed; then it is left
-        as it was found. In between, this thread may use the extractor and the module
-        for other extractions.
+        From the first batch until the iterator is exhausted or closed, the module is in
+        evaluation mode, on the device and reserved for the current thread; then it is
+        left as it was found. Meanwhile this thread may run other extractions with the
+        same module; other threads wait.
 
         Parameters
         ----------
@@ -139,8 +139,8 @@ class BaseNetworkExtractor(BaseExtractor):
 
         Examples
         --------
-        Rank a network without keeping its features; the labels are a tensor on the
-        same device:
+        Rank a network without keeping its features. The labels must be a tensor on
+        the same device:
 
         >>> import torch
         >>> from sktransfer.datasets import load_target, load_zoo
@@ -179,8 +179,8 @@ class BaseNetworkExtractor(BaseExtractor):
     def load_module(self) -> torch.nn.Module:
         """Return the torch module, made at the first call and kept.
 
-        Where `network` is a module, it is that one, converted as `dtype` asks. A
-        ValueError says if it has other weights than those pinned.
+        If `network` is a module, return it, converted to `dtype` if that is set. A
+        ValueError is raised if the weights differ from those pinned.
         """
         if isinstance(self.network, torch.nn.Module):
             return self._in_dtype(self.network)

@@ -14,7 +14,7 @@ from sktransfer.utils._exclusive import exclusive
 
 
 def flatten_tokens(features: Any, labels: Sequence | None = None) -> Any:
-    """Put the words of all sentences one below the other, and their labels as well.
+    """Stack the features of the words of all sentences, and their labels.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ def flatten_tokens(features: Any, labels: Sequence | None = None) -> Any:
 
 
 def flatten_labels(sentences: Sequence, labels: Sequence) -> np.ndarray:
-    """Put the labels of all sentences one after the other; one per word is needed."""
+    """Concatenate the labels of all sentences; each word needs one."""
     if len(sentences) != len(labels):
         raise ValueError(
             f"There must be labels for each of the {len(sentences)} sentences. Got "
@@ -126,7 +126,7 @@ def check_texts(samples: Sequence, *, as_words: bool) -> list:
 
 @contextmanager
 def as_found(tokenizer: Any) -> Iterator[None]:
-    """Keep a tokenizer to this thread, and put back its truncation and padding."""
+    """Reserve a tokenizer for this thread, then restore its truncation and padding."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         yield
@@ -232,7 +232,7 @@ def _encode(tokenizer: Any, sentences: list[list[str]], limit: int | None) -> Wi
         )
     n_windows = len(encodings["input_ids"])
     sentence_of = encodings.pop("overflow_to_sample_mapping", range(n_windows))
-    # The window before is the next one where the tokenizer begins at the end.
+    # A tokenizer that truncates on the left yields the last window first.
     before = 1 if tokenizer.truncation_side == "left" else -1
     best: dict[tuple[int, int], tuple[int, int, int]] = {}
     for window, i in enumerate(sentence_of):
@@ -240,8 +240,8 @@ def _encode(tokenizer: Any, sentences: list[list[str]], limit: int | None) -> Wi
         continues = 0 <= earlier < n_windows and sentence_of[earlier] == i
         word_ids = encodings.word_ids(window)
         columns = [c for c, j in enumerate(word_ids) if j is not None]
-        # A window that continues a sentence may begin inside a word, which the one
-        # before has whole.
+        # A window that continues a sentence may begin inside a word, which the
+        # previous window contains whole.
         last = word_ids[columns[0]] if continues else None
         for column in columns:
             if (j := word_ids[column]) != last:

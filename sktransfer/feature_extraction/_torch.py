@@ -184,7 +184,7 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
         elif is_importable(factory):
             params["network"] = digest(self.network, with_files=True)
         else:
-            # No name that holds elsewhere: the weights themselves have to tell.
+            # Its name means nothing elsewhere, so the module itself is digested.
             params["network"] = digest_made(self.load_module(), self._cache())
         return params
 

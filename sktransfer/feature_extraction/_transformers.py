@@ -310,7 +310,7 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
             else transformers.AutoModel
         )
         if with_head and model.config.pad_token_id is None:
-            # Decoders tell by it where a text ends.
+            # Decoders need it to find the end of a text.
             model.config.pad_token_id = self._padding(model)
         return model
 
@@ -347,7 +347,7 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
         if self.max_length is not None:
             return self.max_length
         limits = [self.load_tokenizer().model_max_length, n_positions(stack_of(model))]
-        # A tokenizer without a limit has one of 1e30.
+        # A tokenizer without a limit has the limit 1e30.
         return min((n for n in limits if n is not None and n < 1e9), default=None)
 
     def check_source_proba(self) -> None:
