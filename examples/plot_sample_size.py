@@ -48,7 +48,7 @@ for i, size in enumerate(sizes):
             ]
         )
         for name in names:
-            score = get_metric(name).function
+            score = get_metric(name).score_func
             scores = [score(F[rows], y[rows]) for F in candidates]
             agreement[name][i, repeat] = weighted_kendall_tau(pixels, scores)
 

@@ -153,7 +153,7 @@ def compare(title: str, X: np.ndarray, y: np.ndarray, names: list[str]) -> None:
     for column in ("what", "ours, s", "published operations, s", "times faster"):
         table.add_column(column, justify="left" if column == "what" else "right")
     for name in names:
-        score, published = get_metric(name).function, PUBLISHED[name]
+        score, published = get_metric(name).score_func, PUBLISHED[name]
         start = time.perf_counter()
         expected = published(X, y)
         theirs = time.perf_counter() - start
@@ -178,7 +178,7 @@ def main() -> None:
     X, y = make_features(args.n, args.d, args.k)
     rows = {"Gram product": best_of(args.repeats, lambda: X.T @ X)}
     for name in FAST:
-        score = get_metric(name).function
+        score = get_metric(name).score_func
         rows[name] = best_of(args.repeats, lambda score=score: score(X, y))
     for together in (FAST[:5], FAST[1:]):
         scorer = get_scorer(together)
@@ -190,7 +190,7 @@ def main() -> None:
     P, labels = make_proba(20_000, 1_000, args.k)
     rows = {"P.sum()": best_of(9, P.sum)}
     for name in ("leep", "nce"):
-        score = get_metric(name).function
+        score = get_metric(name).score_func
         rows[name] = best_of(9, lambda score=score: score(P, labels))
     show("20,000 x 1,000 float32 source probabilities", "P.sum()", rows)
 

@@ -25,10 +25,10 @@ class Metric:
     Attributes
     ----------
     name : str
-    compute : callable
-        ``compute(data) -> Score``, larger is better. Further arguments are options.
-    function : callable, optional
-        The public score function, ``function(X, y) -> float``.
+    function : callable
+        ``function(data) -> Score``, larger is better. Further arguments are options.
+    score_func : callable, optional
+        The public score function, ``score_func(X, y) -> float``.
     reads : {"features", "source_proba"}
         What the pre-trained model has to provide.
     tasks : tuple of str
@@ -62,8 +62,8 @@ class Metric:
     """
 
     name: str
-    compute: Callable[..., Score]
-    function: Callable[..., float] | None = None
+    function: Callable[..., Score]
+    score_func: Callable[..., float] | None = None
     reads: str = "features"
     tasks: tuple[str, ...] = ("classification",)
     takes_weights: bool = False
@@ -97,7 +97,7 @@ class Metric:
         ----------
         data : LabelledData
         **options : dict
-            Those of `compute`.
+            Those of `function`.
 
         Returns
         -------
@@ -114,7 +114,7 @@ class Metric:
             raise ValueError(f"{self.name} reads source probabilities; there are none.")
         if data.sample_weight is not None and not self.takes_weights:
             raise ValueError(f"{self.name} takes no sample weights.")
-        score = self.compute(data, **options)
+        score = self.function(data, **options)
         if np.isnan(score.value):
             raise ValueError("the score is NaN.")
         return score._replace(resolution=data.resolution)
@@ -129,7 +129,7 @@ class Metric:
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         task : {"auto", "classification", "regression", "multilabel"}, default="auto"
         **options : dict
-            Those of `compute`.
+            Those of `function`.
 
         Returns
         -------

@@ -178,15 +178,15 @@ def _make_scorer(
             "several, use functools.partial."
         )
     if not isinstance(score_func, Mapping):
-        names = list(score_func)
+        names = [m.name if isinstance(m, Metric) else m for m in score_func]
         for name in names:
             if not isinstance(name, str):
                 raise ValueError(
-                    f"A list of metrics in '{parameter}' takes their names only, but "
+                    f"A list in '{parameter}' takes metrics and their names only, but "
                     f"contains {name!r}. To score with functions, pass a dict of names "
                     "to functions."
                 )
-        score_func = dict(zip(names, names, strict=True))
+        score_func = dict(zip(names, score_func, strict=True))
     metrics = {k: _as_metric(v, reads, {}) for k, v in score_func.items()}
     if not metrics:
         raise ValueError(f"'{parameter}' must name at least one metric; it is empty.")
@@ -202,7 +202,7 @@ def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
         (known,) = function.metrics.values()
     elif callable(function):
         # A function of the registry keeps what is known about it.
-        known = next((m for m in METRICS.values() if m.function is function), None)
+        known = next((m for m in METRICS.values() if m.score_func is function), None)
     else:
         raise ValueError(
             f"A score function must be callable or a metric's name. Got {function!r}."
@@ -210,16 +210,15 @@ def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
     if known is None:
         name = getattr(function, "__name__", type(function).__name__)
         # A user's own function checks its targets itself.
-        compute = partial(_call, function, reads)
-        known = Metric(name, compute, function, reads, TASKS)
+        known = Metric(name, partial(_call, function, reads), function, reads, TASKS)
         if isinstance(function, partial) and "task" in function.keywords:
             known = replace(known, task=check_task_name(function.keywords["task"]))
     if not kwargs:
         return known
     task = check_task_name(kwargs.get("task", known.task))
     options = {key: value for key, value in kwargs.items() if key != "task"}
-    compute = partial(known.compute, **options) if options else known.compute
-    return replace(known, compute=compute, function=None, task=task)
+    function = partial(known.function, **options) if options else known.function
+    return replace(known, function=function, score_func=None, task=task)
 
 
 def _call(

@@ -75,7 +75,7 @@ def scores_one_by_one(extractor, X, y):
     for metric in map(get_metric, METRICS):
         reads_features = metric.reads == "features"
         scores[metric.name] = [
-            metric.function(features if reads_features else P, y)
+            metric.score_func(features if reads_features else P, y)
             for features in layers.values()
         ]
     return scores

@@ -26,8 +26,8 @@ def given(name):
     y = np.arange(36) % 3
     features = metric.reads == "features"
     X = rng.normal(size=(36, 4)) if features else rng.dirichlet(np.ones(4), size=36)
-    assert np.isfinite(metric.function(X, y))
-    return metric.function, X, y
+    assert np.isfinite(metric.score_func(X, y))
+    return metric.score_func, X, y
 
 
 @each_metric

@@ -41,7 +41,7 @@ def test_it_scores_arrays_and_estimators():
 def test_it_ranks_with_standard_errors():
     X, y = load_wine(return_X_y=True)
     candidates = [("raw", PCA()), ("scaled", StandardScaler())]
-    scoring = {"logme": "logme", "silhouette": SILHOUETTE}
+    scoring = ["logme", SILHOUETTE]
     selector = ModelSelector(candidates, scoring=scoring, refit="silhouette").fit(X, y)
     results = selector.results_
     assert selector.best_name_ == "scaled"

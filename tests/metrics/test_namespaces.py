@@ -23,7 +23,7 @@ def draw(name, shape, seed=0):
 @pytest.mark.parametrize("shape", [(40, 6), (15, 25)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
 def test_torch_gives_the_floats_of_numpy(name, shape, dtype, tolerance):
-    function = get_metric(name).function
+    function = get_metric(name).score_func
     X, y = draw(name, shape)
     expected = function(X, y)
     tensor = torch.tensor(X, dtype=getattr(torch, dtype))
@@ -36,7 +36,7 @@ def test_torch_gives_the_floats_of_numpy(name, shape, dtype, tolerance):
 
 @pytest.mark.parametrize("name", get_scorer_names())
 def test_torch_in_unusual_states(name):
-    function = get_metric(name).function
+    function = get_metric(name).score_func
     X, y = draw(name, (30, 6))
     tensor = torch.tensor(X, requires_grad=True)
     assert function(tensor, y.tolist()) == pytest.approx(function(X, y), rel=1e-9)
@@ -59,7 +59,7 @@ def test_coding_rate_of_torch(variant, shape):
 
 @pytest.mark.parametrize("name", get_scorer_names())
 def test_two_libraries_at_once_are_refused(name):
-    function = get_metric(name).function
+    function = get_metric(name).score_func
     X, y = draw(name, (30, 6))
     with pytest.raises(ValueError, match=r"one library.*(torch.*numpy|numpy.*torch)"):
         function(torch.tensor(X), y)
@@ -80,4 +80,4 @@ def test_missing_values_in_a_tensor(name):
     X, y = draw(name, (30, 6))
     X[0, 0] = np.nan
     with pytest.raises(ValueError, match="contains NaN or infinity"):
-        get_metric(name).function(torch.tensor(X), torch.tensor(y))
+        get_metric(name).score_func(torch.tensor(X), torch.tensor(y))

@@ -18,7 +18,7 @@ SLOW = [
     name
     for name in get_scorer_names()
     if "\nfrom sklearn"
-    in inspect.getsource(inspect.getmodule(get_metric(name).compute))
+    in inspect.getsource(inspect.getmodule(get_metric(name).function))
 ]
 N_SLOW = 10
 
@@ -46,9 +46,9 @@ def draw(name, seed, shape, n_classes=3):
     y = np.r_[np.tile(np.arange(n_classes), 2), rng.integers(n_classes, size=n)][:n]
     logits = rng.normal(size=(n, d)) + rng.normal(size=(n_classes, d))[y]
     if get_metric(name).reads == "features":
-        return logits, y, get_metric(name).function
+        return logits, y, get_metric(name).score_func
     P = np.exp(2 * logits)
-    return P / P.sum(axis=1, keepdims=True), y, get_metric(name).function
+    return P / P.sum(axis=1, keepdims=True), y, get_metric(name).score_func
 
 
 @of_every_metric
@@ -174,5 +174,5 @@ def test_many_samples_in_single_precision(global_random_seed):
     for name in set(get_scorer_names()).difference(SLOW):
         metric = get_metric(name)
         X = logits if metric.reads == "features" else P
-        single = metric.function(X.astype(np.float32), y)
-        assert single == pytest.approx(metric.function(X, y), rel=1e-4, abs=1e-5)
+        single = metric.score_func(X.astype(np.float32), y)
+        assert single == pytest.approx(metric.score_func(X, y), rel=1e-4, abs=1e-5)

@@ -17,7 +17,7 @@ def test_every_public_score_function_is_registered():
     public = {
         getattr(metrics, name) for name in metrics.__all__ if name.endswith("_score")
     }
-    assert public == {metric.function for metric in METRICS.values()}
+    assert public == {metric.score_func for metric in METRICS.values()}
 
 
 def test_names_are_sorted_and_those_of_the_entries():
@@ -51,13 +51,13 @@ def test_tasks_are_those_that_the_function_takes(name):
     for task, target in targets.items():
         if task in metric.tasks:
             metric.check_task(task)
-            assert np.isfinite(metric.function(X, target))
+            assert np.isfinite(metric.score_func(X, target))
         else:
             with pytest.raises(ValueError, match=task):
                 metric.check_task(task)
             says = r"y should be a 1d array|Unknown label|targets"
             with pytest.raises(ValueError, match=says):
-                metric.function(X, target)
+                metric.score_func(X, target)
 
 
 def test_wrong_task_names_metric_task_and_alternatives():

@@ -122,7 +122,11 @@ class TestMaking:
         [
             ("transrte", {}, "Did you mean 'transrate'"),
             (["logme", "transrte"], {}, "Did you mean 'transrate'"),
-            (["logme", h_score], {}, "'score_func' takes their names only.*h_score"),
+            (
+                ["logme", h_score],
+                {},
+                "'score_func' takes metrics and their names only.*h_score",
+            ),
             ({"a": 3}, {}, "must be callable or a metric's name. Got 3"),
             ([], {}, "at least one metric"),
             ({}, {}, "at least one metric"),

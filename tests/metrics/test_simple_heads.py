@@ -36,14 +36,14 @@ ENTRIES = [
     get_metric(name)
     for name in get_scorer_names()
     if "\nfrom sklearn"
-    in inspect.getsource(inspect.getmodule(get_metric(name).compute))
+    in inspect.getsource(inspect.getmodule(get_metric(name).function))
 ]
-METRICS = [entry.function for entry in ENTRIES]
-ALL_TASKS = [entry.function for entry in ENTRIES if entry.tasks == TASKS]
-LABEL_METRICS = [entry.function for entry in ENTRIES if len(entry.tasks) == 1]
+METRICS = [entry.score_func for entry in ENTRIES]
+ALL_TASKS = [entry.score_func for entry in ENTRIES if entry.tasks == TASKS]
+LABEL_METRICS = [entry.score_func for entry in ENTRIES if len(entry.tasks) == 1]
 # The folds of the probe depend on the order of the samples.
 ORDER_FREE = [metric for metric in METRICS if metric is not linear_probe_score]
-EXACT_UNDER_DUPLICATION = [e.function for e in ENTRIES if e.exact_under_duplication]
+EXACT_UNDER_DUPLICATION = [e.score_func for e in ENTRIES if e.exact_under_duplication]
 NAMES = {
     "strings": np.array(["zebra", "ant", "mole"]),
     "objects": np.array(["zebra", "ant", "mole"], dtype=object),

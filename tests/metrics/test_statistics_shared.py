@@ -94,7 +94,7 @@ def test_gbc_of_classes_with_one_sample():
 @pytest.mark.parametrize("name", ["regularized_h_score", "gbc", "lfc"])
 def test_equal_features_say_why(name):
     with pytest.raises(ValueError, match=r"same features|equally similar"):
-        get_metric(name).function(np.ones((12, 3)), np.arange(12) % 3)
+        get_metric(name).score_func(np.ones((12, 3)), np.arange(12) % 3)
 
 
 def test_transrate_of_numbers_uses_ten_equal_bins(global_random_seed):
@@ -114,7 +114,7 @@ def test_shared_work_changes_no_score(shape, global_random_seed):
     names = ["logme", "h_score", "regularized_h_score", "lfc", "gbc", "transrate"]
     together = get_scorer(names)(IDENTITY, X, y)
     for name in names:
-        alone = get_metric(name).function(X, y)
+        alone = get_metric(name).score_func(X, y)
         assert together[name] == pytest.approx(alone, rel=1e-9)
 
 
@@ -139,5 +139,5 @@ def test_reference_values(name, stored, tolerance, shared):
     for case, values in cases.items():
         if values["task"] == "classification":
             X, y = arrays[f"{case}__features"], arrays[f"{case}__target"]
-            score = get_metric(name).function(X, y)
+            score = get_metric(name).score_func(X, y)
             assert score == pytest.approx(values[stored], **tolerance)

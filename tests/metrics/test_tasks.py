@@ -35,7 +35,7 @@ WINE = StandardScaler().fit_transform(WINE)
 TOLD = [
     name
     for name in get_scorer_names()
-    if "task" in inspect.signature(get_metric(name).function).parameters
+    if "task" in inspect.signature(get_metric(name).score_func).parameters
 ]
 AS_IT_IS = FunctionTransformer()
 told = pytest.mark.parametrize("name", TOLD)
@@ -56,7 +56,7 @@ def test_those_that_take_several_tasks_are_told_which():
 @told
 def test_whole_floats_are_numbers(name):
     """The 214 different values of diabetes, 151.0 among them, are no classes."""
-    function = get_metric(name).function
+    function = get_metric(name).score_func
     assert function(DIABETES, WHOLE) == function(DIABETES, WHOLE, task="regression")
     # A quarter more makes them fractions, and changes no score but LogME's by its mean.
     if name not in ("logme", "laplace_evidence"):
@@ -67,14 +67,14 @@ def test_whole_floats_are_numbers(name):
 @told
 def test_a_typo_in_the_task_is_refused(name):
     with pytest.raises(ValueError, match=r"'task' parameter must.*Got 'clasification'"):
-        get_metric(name).function(WINE, LABELS, task="clasification")
+        get_metric(name).score_func(WINE, LABELS, task="clasification")
 
 
 @told
 @pytest.mark.parametrize("target", [LABELS, np.eye(3)[LABELS] + LABELS[:, None]])
 def test_several_labels_must_be_indicators(name, target):
     with pytest.raises(ValueError, match="multilabel target must hold 0/1 indicators"):
-        get_metric(name).function(WINE, target, task="multilabel")
+        get_metric(name).score_func(WINE, target, task="multilabel")
 
 
 def test_few_whole_floats_are_ambiguous():
@@ -144,7 +144,7 @@ class TestScorers:
         F = pipeline[:-1].transform(DIABETES)
         scores = get_scorer(self.names)(pipeline, DIABETES, y)
         for name, score in scores.items():
-            assert score == get_metric(name).function(F, y, task="regression")
+            assert score == get_metric(name).score_func(F, y, task="regression")
         assert scores["linear_probe"] > 0.3
 
     @pytest.mark.parametrize("predictor", [LogMEClassifier(), LogisticRegression()])
@@ -154,7 +154,7 @@ class TestScorers:
         F = pipeline[:-1].transform(WINE)
         scores = get_scorer([*self.names, "h_score"])(pipeline, WINE, floats)
         for name, score in scores.items():
-            assert score == pytest.approx(get_metric(name).function(F, LABELS))
+            assert score == pytest.approx(get_metric(name).score_func(F, LABELS))
 
     def test_in_cross_validation(self):
         pipeline = make_pipeline(PCA(3), Ridge())
@@ -175,7 +175,7 @@ class TestScorers:
     @pytest.mark.parametrize("name", TOLD)
     def test_task_as_a_keyword(self, name):
         scorer = make_transferability_scorer(name, task="regression")
-        function = get_metric(name).function
+        function = get_metric(name).score_func
         expected = function(WINE, LABELS, task="regression")
         assert scorer(AS_IT_IS, WINE, LABELS) == expected
         several = make_transferability_scorer({"told": scorer, "not": name})
@@ -216,11 +216,11 @@ def test_targets_of_other_libraries_and_dtypes(name):
     metric = get_metric(name)
     X = WINE if metric.reads == "features" else np.full((len(WINE), 2), 0.5)
     binary = LABELS > 0
-    expected = metric.function(X, binary)
+    expected = metric.score_func(X, binary)
     for y in (pandas.Series(binary), pandas.Series(binary).astype("Int64")):
-        assert metric.function(X, y) == pytest.approx(expected)
+        assert metric.score_func(X, y) == pytest.approx(expected)
     tensors = torch.tensor(X), torch.tensor(binary)
-    assert metric.function(*tensors) == pytest.approx(expected)
+    assert metric.score_func(*tensors) == pytest.approx(expected)
     options = {"task": "classification"} if name in TOLD else {}
     bfloat16 = tensors[1].to(torch.bfloat16)
-    assert metric.function(tensors[0], bfloat16, **options) == pytest.approx(expected)
+    assert metric.score_func(tensors[0], bfloat16, **options) == pytest.approx(expected)

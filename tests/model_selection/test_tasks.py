@@ -97,7 +97,7 @@ def test_target_of_no_known_kind(wine):
 def test_task_reaches_every_metric(metric):
     """Diabetes: no linear probe of 0.011, for 214 classes."""
     X, y = load_diabetes(return_X_y=True)
-    function = get_metric(metric).function
+    function = get_metric(metric).score_func
     expected = function(X, y + 0.25)
     candidates = [("as it is", FunctionTransformer())]
     for target, task in ((y, "auto"), (y, "regression"), (y.astype(int), "regression")):
@@ -171,7 +171,7 @@ def test_target_in_torch_beside_features_in_numpy(wine, task):
     for name in scoring:
         score = get_scorer(name)(pca, X, given)
         assert score == pytest.approx(
-            get_metric(name).function(pca.transform(X), target)
+            get_metric(name).score_func(pca.transform(X), target)
         )
 
 
@@ -195,7 +195,9 @@ def test_metrics_named_like_columns_of_each_other_are_refused(wine):
 
 def test_functions_in_a_list_are_refused_by_the_name_of_the_parameter(wine):
     selector = ModelSelector(CANDIDATES, scoring=["logme", logme_score])
-    with pytest.raises(ValueError, match="'scoring' takes their names only.*a dict"):
+    with pytest.raises(
+        ValueError, match="'scoring' takes metrics and their names only.*a dict"
+    ):
         selector.fit(*wine)
     with pytest.raises(ValueError, match="'scoring' must name at least one metric"):
         ModelSelector(CANDIDATES, scoring=[]).fit(*wine)
