@@ -8,24 +8,34 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sktransfer.metrics import metrics_table
+from sktransfer.metrics._registry import METRICS
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- metrics: begin -->", "<!-- metrics: end -->"
 
 
+def table_rows() -> list[list[str]]:
+    """The header, and the cells of each metric."""
+    rows = [["metric", "reads", "tasks", "cost", "weakness", "reference"]]
+    for metric in METRICS.values():
+        reads, tasks = metric.reads.replace("_", " "), ", ".join(metric.tasks)
+        about = [metric.cost, metric.weakness, metric.reference]
+        rows.append([f"`{metric.name}`", reads, tasks, *about])
+    return rows
+
+
 def readme_with_table(text: str) -> str:
     """The README with the table between its two marks as it is now."""
-    table = f"{BEGIN}\n\n{metrics_table()}\n\n{END}"
-    return re.sub(f"{BEGIN}.*?{END}", lambda _: table, text, flags=re.DOTALL)
+    header, *rows = [f"| {' | '.join(cells)} |" for cells in table_rows()]
+    lines = [BEGIN, "", header, "|" + " --- |" * len(table_rows()[0]), *rows, "", END]
+    return re.sub(f"{BEGIN}.*?{END}", lambda _: "\n".join(lines), text, flags=re.DOTALL)
 
 
 def rst_table() -> str:
     """The same table in reStructuredText."""
-    header, _, *rows = metrics_table().splitlines()
     lines = [".. list-table::", "   :header-rows: 1", ""]
-    for row in (header, *rows):
-        cells = [cell.strip().replace("`", "``") for cell in row.strip("|").split("|")]
+    for row in table_rows():
+        cells = [cell.replace("`", "``") for cell in row]
         lines += [f"   {'*' if i == 0 else ' '} - {c}" for i, c in enumerate(cells)]
     return "\n".join(lines) + "\n"
 

@@ -13,7 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
-from sktransfer.metrics import transrate_score, weighted_kendall_tau
+from sktransfer.agreement import weighted_kendall_tau
+from sktransfer.metrics import transrate_score
 
 rng = np.random.default_rng(0)
 X, y = load_digits(return_X_y=True)

@@ -16,8 +16,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
 
+from sktransfer.agreement import weighted_kendall_tau
 from sktransfer.exceptions import UnboundedEvidenceWarning
-from sktransfer.metrics import get_metric, weighted_kendall_tau
+from sktransfer.metrics import get_metric
 
 warnings.simplefilter("ignore", UnboundedEvidenceWarning)
 

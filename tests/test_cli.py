@@ -111,6 +111,7 @@ class TestRank:
         output, errors = capsys.readouterr()
         assert "classification, 89 classes" in output
         assert "warning: y holds 89 different whole numbers" in errors
+        assert "pass --task regression; --task classification silences" in errors
 
     def test_numbers(self, folder, capsys):
         np.save("numbers.npy", X[:, 0] + 0.1)
@@ -217,7 +218,7 @@ class TestRank:
     @pytest.mark.parametrize("columns", ["20", "80"])
     def test_narrow_terminals_cut_nothing(self, columns, folder, capsys, monkeypatch):
         monkeypatch.setenv("COLUMNS", columns)
-        monkeypatch.setattr("sktransfer.cli.is_terminal", lambda stream: True)
+        monkeypatch.setattr("sktransfer.cli._tables.is_terminal", lambda stream: True)
         monkeypatch.setenv("TERM", "dumb")
         assert rank("--metric", "logme", "transrate", "h_score", "lfc", "parc") == 0
         output = capsys.readouterr().out
@@ -238,7 +239,7 @@ class TestRank:
         def fail(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr("sktransfer.cli._write_csv", fail)
+        monkeypatch.setattr("sktransfer.cli._rank.write_csv", fail)
         assert rank("--output", "out.csv") == 1
         output, errors = capsys.readouterr()
         assert "2 models" in output
@@ -264,10 +265,11 @@ class TestRank:
             assert peak < 3.5 * one
 
     def test_reason_is_no_markup_either(self, folder, capsys, monkeypatch):
-        def fail(*_, **__):
-            raise ValueError("expected one of [red, blue] [/x]")
+        def fail(metrics, data, *, on_error):
+            on_error("h_score", ValueError("expected one of [red, blue] [/x]"))
+            return {"logme": metrics["logme"].score(data)}
 
-        monkeypatch.setattr("sktransfer.model_selection._candidate.measure", fail)
+        monkeypatch.setattr("sktransfer.model_selection._candidate.evaluate", fail)
         assert rank("--metric", "logme", "h_score") == 0
         assert "expected one of [red, blue] [/x]" in capsys.readouterr().out
 
@@ -337,8 +339,9 @@ class TestMistakes:
 
     def test_metric_of_another_task(self, refused):
         np.save("numbers.npy", X[:, 0] + 0.1)
-        says = "'h_score' takes classification targets, but this is a regression"
+        says = "h_score takes classification targets, but this is a regression"
         refused("--metric", "h_score", labels="numbers.npy", says=says)
+        refused("--metric", "h_score", labels="numbers.npy", says=" --task.")
 
     def test_labels_of_one_class(self, refused):
         np.save("ones.npy", np.ones(178, dtype=int))
@@ -353,7 +356,7 @@ class TestMistakes:
     def test_output(self, refused):
         refused("--output", "out.txt", says="--output must end in .csv; got out.txt")
         Path("taken.csv").mkdir()
-        refused("--output", "taken.csv", says="taken.csv is there, and is not a file")
+        refused("--output", "taken.csv", says="taken.csv exists, but is not a file")
         np.savetxt("a.csv", X, delimiter=",")
         says = "--output: a.csv is an input"
         refused("--output", "a.csv", features=["a.csv"], says=says)
@@ -391,11 +394,22 @@ class TestMistakes:
         def interrupt(*_, **__):
             raise KeyboardInterrupt
 
-        for place in ("open_features", "ModelSelector.fit", "_write_csv"):
+        for place in ("open_features", "ModelSelector.fit", "write_csv"):
             with monkeypatch.context() as patch:
-                patch.setattr(f"sktransfer.cli.{place}", interrupt)
+                patch.setattr(f"sktransfer.cli._rank.{place}", interrupt)
                 assert rank("--output", "out.csv") == 130
             assert capsys.readouterr() == ("", "sktransfer rank: interrupted\n")
+
+    def test_ctrl_c_during_imports(self, capsys, monkeypatch):
+        class Interrupting:
+            def find_spec(self, name, path=None, target=None):
+                if name == "sktransfer.cli._main":
+                    raise KeyboardInterrupt
+
+        monkeypatch.delitem(sys.modules, "sktransfer.cli._main", raising=False)
+        monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+        assert main(["rank"]) == 130
+        assert capsys.readouterr() == ("", "sktransfer: interrupted\n")
 
     @pytest.mark.parametrize(
         "arguments", [[], ["rank"], ["rank", "--task", "x"], ["x"]]
@@ -553,4 +567,4 @@ class TestDemo:
             assert ranker in agreement
         assert "regret" in agreement
         assert "…" not in output
-        assert "LogME: nats a sample" in agreement
+        assert "LogME: nats per sample" in agreement

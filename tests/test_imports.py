@@ -1,9 +1,13 @@
-"""What an import costs, in a fresh process: none of the optional packages."""
+"""What imports cost, and that rooms import in one direction."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import sktransfer
 
 OPTIONAL = {
     "cupy",
@@ -19,14 +23,17 @@ OPTIONAL = {
 
 MODULES = [
     "sktransfer",
+    "sktransfer.agreement",
     "sktransfer.anchors",
     "sktransfer.feature_extraction",
+    "sktransfer.inspection",
     "sktransfer.linear_model",
     "sktransfer.metrics",
     "sktransfer.model_selection",
     "sktransfer.tuning",
     "sktransfer.datasets",
     "sktransfer.cli",
+    "sktransfer.cli._main",
 ]
 
 
@@ -62,7 +69,7 @@ class Missing:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
 sys.meta_path.insert(0, Missing())
-import sktransfer.cli
+import sktransfer.cli._main
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
 from sktransfer import ModelSelector
@@ -90,8 +97,49 @@ except ImportError as error:
 
 
 def test_front_door():
-    import sktransfer
-
     assert sktransfer.__version__
     for name in sktransfer.__all__:
         assert getattr(sktransfer, name) is not None
+
+
+ROOT = Path(sktransfer.__file__).parent
+# Rooms import from earlier lines only, so that there is no circle.
+ORDER = [
+    {"utils", "exceptions", "_version"},
+    {"feature_extraction", "linear_model"},
+    {"metrics", "agreement", "datasets"},
+    {"model_selection"},
+    {"tuning", "anchors"},
+    {"inspection"},
+    {"cli"},
+    {"__init__", "__main__"},
+]
+PLACES = {room: place for place, rooms in enumerate(ORDER) for room in rooms}
+
+
+def rooms_imported(path):
+    """Rooms that a file imports, in functions too, with the place of each import."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            assert not node.level, f"{path}:{node.lineno} is a relative import"
+        for name in names:
+            package, room, *_ = [*name.split("."), "__init__"]
+            if package == "sktransfer":
+                room = room if room in PLACES else "__init__"
+                yield room, f"{path}:{node.lineno}: {ast.unparse(node)}"
+
+
+def test_rooms_import_in_one_direction():
+    rooms, offending = set(), []
+    for path in sorted(ROOT.rglob("*.py")):
+        room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+        rooms.add(room)
+        for imported, where in rooms_imported(path):
+            if imported != room and PLACES[imported] >= PLACES[room]:
+                offending.append(where)
+    assert rooms == PLACES.keys()
+    assert not offending, "\n".join(offending)

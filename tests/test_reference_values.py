@@ -24,7 +24,7 @@ CLASSIFICATION = [
     "breast_cancer_raw",
 ]
 REGRESSION = ["diabetes", "linnerud_multioutput", "multilabel", "no_signal"]
-ALGORITHMS = {
+SOLVERS = {
     "newton": {},
     "fixed_point": {"max_iter": 200_000, "tol": 1e-9},
     "mackay": {"max_iter": 200_000, "tol": 1e-9},
@@ -66,23 +66,23 @@ def check_logme(model, expected, n_samples):
     np.testing.assert_allclose(model.beta_, expected["beta"], rtol=1e-3)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("name", CLASSIFICATION)
-def test_classifier(golden, name, algorithm):
+def test_classifier(golden, name, solver):
     data, expected = golden[name]
     X, y = data["features"], data["target"]
-    model = LogMEClassifier(algorithm=algorithm, **ALGORITHMS[algorithm]).fit(X, y)
+    model = LogMEClassifier(solver=solver, **SOLVERS[solver]).fit(X, y)
     check_logme(model, expected, len(X))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("name", CLASSIFICATION + REGRESSION)
-def test_regressor(golden, name, algorithm):
+def test_regressor(golden, name, solver):
     data, expected = golden[name]
     X, y = data["features"], data["target"]
     if name in CLASSIFICATION:
         y = np.equal.outer(y, np.unique(y)).astype(float)
-    model = LogME(algorithm=algorithm, **ALGORITHMS[algorithm]).fit(X, y)
+    model = LogME(solver=solver, **SOLVERS[solver]).fit(X, y)
     check_logme(model, expected, len(X))
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sktransfer import ModelSelector
-from sktransfer.metrics import regret, weighted_kendall_tau
+from sktransfer.agreement import regret, weighted_kendall_tau
 
 TARGETS = ("caltech101_50", "clothing", "noto_emoji_groups", "omniglot_alphabets")
 SCORES = {"logme": "LogME", "transrate": "TransRate"}

@@ -27,8 +27,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from texts import finish, make_parser, parse, read_tagged, sample
 
 from sktransfer import ModelSelector
+from sktransfer.agreement import regret, weighted_kendall_tau
 from sktransfer.feature_extraction import TransformersFeatureExtractor
-from sktransfer.metrics import regret, weighted_kendall_tau
 
 TARGETS = {
     "names (WNUT 17)": ("wnut17_train.txt", "wnut17_dev.txt"),

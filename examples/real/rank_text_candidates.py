@@ -25,17 +25,13 @@ from sklearn.pipeline import make_pipeline
 from texts import finish, make_parser, parse, read_table, sample
 
 from sktransfer import ModelSelector
+from sktransfer.agreement import regret, weighted_kendall_tau
 from sktransfer.feature_extraction import (
     BaseExtractor,
     Extraction,
     TransformersFeatureExtractor,
 )
-from sktransfer.metrics import (
-    logme_score,
-    make_transferability_scorer,
-    regret,
-    weighted_kendall_tau,
-)
+from sktransfer.metrics import logme_score, make_transferability_scorer
 
 FILES = {
     "sentiment": ("sentence_polarity.csv", "label"),

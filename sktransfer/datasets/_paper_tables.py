@@ -1,10 +1,11 @@
-"""Tables of published papers on transferability, as they are printed."""
+"""Tables of published papers on transferability, as printed."""
 
 from __future__ import annotations
 
 import csv
 import json
 import textwrap
+from collections import Counter
 from importlib import resources
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from sklearn.utils import Bunch
 
 
 class SuspectCell(NamedTuple):
-    """A printed cell that is probably wrong, or not certain to have been read right."""
+    """A printed cell that is probably wrong, or may have been misread."""
 
     row: int
     column: str
@@ -76,10 +77,7 @@ def _describe(
         )
     if suspect:
         lines += ["", "Doubtful cells:"]
-        counts: dict[tuple[str, str], int] = {}
-        for cell in suspect:
-            key = (cell.column, cell.reason)
-            counts[key] = counts.get(key, 0) + 1
+        counts = Counter((cell.column, cell.reason) for cell in suspect)
         for (column, reason), count in counts.items():
             lines += textwrap.wrap(
                 f"- {column} ({count}): {reason}", 88, subsequent_indent="  "
@@ -93,12 +91,12 @@ def load_paper_table(name: str) -> Bunch:
     Parameters
     ----------
     name : str
-        Of the LogME papers `"logme_jmlr_table3"`, `"logme_jmlr_table4"`,
+        From the LogME papers `"logme_jmlr_table3"`, `"logme_jmlr_table4"`,
         `"logme_jmlr_table5"`, `"logme_jmlr_table6"`, `"logme_jmlr_table7"`,
         `"logme_jmlr_table8"`, `"logme_jmlr_table10"`, `"logme_jmlr_table11"`,
         `"logme_jmlr_table12"`, `"logme_jmlr_table13"`,
         `"logme_jmlr_table13_as_printed"`, `"logme_jmlr_fig10_combinations"`,
-        `"logme_jmlr_fig10_logme"`, `"logme_jmlr_fig11"` and `"logme_icml_table4"`; of
+        `"logme_jmlr_fig10_logme"`, `"logme_jmlr_fig11"` and `"logme_icml_table4"`; from
         the TransRate paper `"transrate_table2"`, `"transrate_table3"`,
         `"transrate_table4"`, `"transrate_table5"`, `"transrate_table6"`,
         `"transrate_table7"` and `"transrate_fig2"`.
@@ -111,7 +109,7 @@ def load_paper_table(name: str) -> Bunch:
         data : dict of str to ndarray of shape (n_rows,)
             The columns: float64 with NaN for blanks, bool, or object for text.
         suspect : list of (row, column, reason)
-            Cells that are printed but doubtful. Their numbers are kept as printed.
+            Doubtful cells, whose numbers are kept as printed.
         suspect_mask : dict of str to ndarray of bool, shape (n_rows,)
             The same by column.
         columns : dict of str to dict
@@ -121,11 +119,11 @@ def load_paper_table(name: str) -> Bunch:
             The weighted Kendall correlation printed with the scores, by data set and
             column of `data`.
         source, url, arxiv : str
-            The paper, where it is found, and its number at arXiv.
+            The paper, its address, and its arXiv number.
         number : str
             The number of the table or figure.
         DESCR : str
-            All this in words.
+            Description of the table.
 
     Raises
     ------
@@ -134,18 +132,18 @@ def load_paper_table(name: str) -> Bunch:
 
     See Also
     --------
-    sktransfer.metrics.agreement_report : Agreement of scores with performances.
+    sktransfer.agreement.agreement_report : Agreement of scores with performances.
 
     Notes
     -----
     The published correlations are those of
-    :func:`sktransfer.metrics.weighted_kendall_tau`, but for three that come from
+    :func:`sktransfer.agreement.weighted_kendall_tau`, except for three that come from
     unrounded numbers.
 
     Examples
     --------
     >>> from sktransfer.datasets import load_paper_table
-    >>> from sktransfer.metrics import weighted_kendall_tau
+    >>> from sktransfer.agreement import weighted_kendall_tau
     >>> table = load_paper_table("logme_jmlr_table10")
     >>> pets = table.data["dataset"] == "Pets"
     >>> tau = weighted_kendall_tau(

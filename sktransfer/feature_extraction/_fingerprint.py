@@ -11,7 +11,7 @@ import pickle
 import stat
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import (
@@ -93,7 +93,7 @@ def digest_samples(X: Any) -> str:
     samples each time.
     """
     if _is_dataset(X):
-        return _digest_dataset(X)
+        return digest(digest_each(X, range(len(X))))
     stamps = _Hasher()
     n_files = 0
     stamp_of = functools.lru_cache(100_000)(_stamp)  # words come again and again
@@ -103,6 +103,30 @@ def digest_samples(X: Any) -> str:
             n_files += 1
     own = digest(X)
     return digest([own, stamps.hexdigest()]) if n_files else own
+
+
+def digest_each(X: Any, rows: Sequence[int]) -> list[str]:
+    """Digests of some samples, each of at most 64 characters, as `digest_samples`.
+
+    Of a data set, only these samples are read.
+    """
+    if _is_dataset(X):
+        digests = [_digest_item(X, i) for i in rows]
+        for k in {len(rows) * k // 8 for k in range(8)} if len(rows) else ():
+            if _digest_item(X, rows[k]) != digests[k]:
+                raise UndigestibleError(
+                    f"{type(X).__name__} returns a different sample {rows[k]} at each "
+                    "read, as with random augmentation."
+                )
+        return digests
+    kind = X.dtype.kind if isinstance(X, np.ndarray) else None
+    if isinstance(X, (list, tuple)) or (kind and kind in "OUST"):
+        return [digest_samples([X[i]]) for i in rows]
+    if kind and kind in "biufc":
+        form = digest([X.dtype.str, X.shape[1:]]).encode()
+        return [hashlib.sha256(form + X[i].tobytes()).hexdigest() for i in rows]
+    whole = digest_samples(X)
+    return [f"{whole[:40]}/{i}" for i in rows]
 
 
 def digest_files(path: str | os.PathLike) -> str:
@@ -367,33 +391,15 @@ def _is_dataset(X: Any) -> bool:
     return reads and not holds and not is_table
 
 
-def _digest_dataset(X: Any) -> str:
-    def read(i: int) -> str:
-        try:
-            sample = X[i]
-        except Exception as error:
-            raise UndigestibleError(
-                f"Sample {i} of {type(X).__name__} cannot be read "
-                f"({type(error).__name__}: {error})"
-            ) from error
-        return digest_samples([sample[0] if isinstance(sample, tuple) else sample])
-
-    hasher = _Hasher()
-    n_samples = len(X)
-    again = {n_samples * k // 8 for k in range(8)} if n_samples else set()
-    first = {}
-    for i in range(n_samples):
-        own = read(i)
-        hasher.feed(own)
-        if i in again:
-            first[i] = own
-    for i, own in first.items():
-        if read(i) != own:
-            raise UndigestibleError(
-                f"{type(X).__name__} returns a different sample {i} at each read, as "
-                "with random augmentation."
-            )
-    return hasher.hexdigest()
+def _digest_item(X: Any, i: int) -> str:
+    try:
+        sample = X[i]
+    except Exception as error:
+        raise UndigestibleError(
+            f"Sample {i} of {type(X).__name__} cannot be read "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return digest_samples([sample[0] if isinstance(sample, tuple) else sample])
 
 
 def _paths(sample: Any) -> Iterator[str | os.PathLike]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.utils import _safe_indexing
 from sklearn.utils.validation import _num_samples
 
 
@@ -104,15 +105,15 @@ def take_samples(X: Any, rows: Iterable[int]) -> Any:
 
     Parameters
     ----------
-    X : array, tensor, sequence or map-style dataset
-        As :func:`check_samples` returns it.
+    X : array, tensor, data frame, sequence or map-style dataset
+        The samples.
     rows : array-like of int
         The samples to take, in this order.
 
     Returns
     -------
-    samples : array, tensor or list
-        An array of an array, a list of anything else.
+    samples : array, tensor, data frame or list
+        An array of an array, a data frame of a data frame, a list of anything else.
 
     Examples
     --------
@@ -120,6 +121,8 @@ def take_samples(X: Any, rows: Iterable[int]) -> Any:
     >>> take_samples(["a.png", "b.png", "c.png"], [2, 0])
     ['c.png', 'a.png']
     """
+    if hasattr(X, "to_numpy"):
+        return _safe_indexing(X, rows)
     if is_array(X):
         return X[rows]
     return [sample for i in rows for sample in read_samples(X, i, i + 1)]

@@ -1,72 +1,41 @@
-"""What the LogME estimators share: statistics in, evidence and posterior out."""
+"""Base class of the LogME estimators, from statistics to the posterior."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from abc import ABCMeta, abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import _fit_context
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.base import BaseEstimator, _fit_context
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
-from sktransfer.exceptions import RoundingWarning, UnboundedEvidenceWarning
+from sktransfer.linear_model._diagnostics import (
+    check_solvable,
+    warn_of_limits,
+    warn_of_lost_directions,
+)
 from sktransfer.linear_model._evidence import maximise_evidence
-from sktransfer.linear_model._exact_fit import measure_residual
-from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior
-from sktransfer.linear_model._spectrum import Spectrum, loses_directions
+from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior, standard_error
+from sktransfer.linear_model._rounding import loses_directions, measure_residual
+from sktransfer.linear_model._samples import Samples
+from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._validation import check_features, check_weights
 
-# An error of LogME, in nats, that a user should hear of.
-_NOTABLE = 1e-3
 
+class BaseLogME(BaseEstimator, metaclass=ABCMeta):
+    """Base class of the LogME estimators; see :class:`LogME`.
 
-def standard_error(
-    influence: np.ndarray, sample_weight: np.ndarray | None = None
-) -> float:
-    """Jackknife standard error of a mean over samples, std(psi) / sqrt(n).
-
-    Parameters
-    ----------
-    influence : ndarray of shape (n_samples,)
-        psi of one score, or the difference of two scores' on the same samples.
-    sample_weight : ndarray of shape (n_samples,), optional
-
-    Returns
-    -------
-    float
-        In the unit of `influence`; NaN if any influence is.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sktransfer.linear_model import standard_error
-    >>> standard_error(np.array([1.0, -1.0, 1.0, -1.0]))
-    0.5
-    """
-    weights = np.ones(len(influence)) if sample_weight is None else sample_weight
-    total = weights.sum()
-    centred = influence - weights @ influence / total
-    return float(np.sqrt(weights @ centred**2) / total)
-
-
-class EvidenceMixin:
-    """Evidence of a Gaussian linear model; see :class:`LogME`.
-
-    It goes before scikit-learn's mixins, whose `score` is accuracy or R^2. A class that
-    has it says what its targets are: `_check_targets` validates a chunk's and gives
-    them as the statistics take them (numbers or class codes), `_target_rows` as
-    columns of numbers.
+    It precedes scikit-learn's mixins among the bases of a subclass, as their `score` is
+    accuracy or R^2.
     """
 
     _parameter_constraints: ClassVar[dict] = {
         "fit_intercept": ["boolean"],
-        "algorithm": [StrOptions({"newton", "fixed_point", "mackay"})],
+        "solver": [StrOptions({"newton", "fixed_point", "mackay"})],
         "tol": [Interval(Real, 0, None, closed="neither")],
         "max_iter": [Interval(Integral, 1, None, closed="left")],
         "std_error": ["boolean"],
@@ -76,19 +45,19 @@ class EvidenceMixin:
         self,
         *,
         fit_intercept: bool = False,
-        algorithm: str = "newton",
+        solver: str = "newton",
         tol: float = 1e-6,
         max_iter: int = 100,
         std_error: bool = False,
     ):
         self.fit_intercept = fit_intercept
-        self.algorithm = algorithm
+        self.solver = solver
         self.tol = tol
         self.max_iter = max_iter
         self.std_error = std_error
 
     @_fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> EvidenceMixin:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> BaseLogME:
         """Maximise the evidence of the data.
 
         Parameters
@@ -110,73 +79,69 @@ class EvidenceMixin:
             If a target is constant, a class has no sample, there are fewer than two
             samples, or the arrays do not fit together.
         """
-        X, targets = self._check(X, y, restart=True)
-        weights = check_weights(sample_weight, X)
-        self._update(X, targets, weights)
-        return self._fit_updated(X, targets, weights)
+        samples = self._check(X, y, sample_weight, restart=True)
+        return self._set_statistics(self._empty_statistics().add(samples), samples)
 
-    def _fit_updated(self, X: Any, targets: Any, weights: Any) -> EvidenceMixin:
-        """Fit to samples whose statistics are there."""
-
-        def target_rows(rows: slice) -> Any:
-            return self._target_rows(targets[rows, ...], X)
-
-        def solve() -> Posterior:
-            spectrum = measure_residual(self._spectrum(), X, target_rows, weights)
-            return self._maximise(spectrum)
-
-        posterior = solve()
-        if self.statistics_.is_single and (
+    def _set_statistics(
+        self, statistics: SufficientStatistics, samples: Samples | None = None
+    ) -> BaseLogME:
+        """Fit to statistics: at once if their samples are given, else on demand."""
+        self.statistics_ = statistics
+        self._posterior = self._influence = self._std_error = None
+        if samples is None:
+            return self
+        posterior = self._maximise(measure_residual(self._spectrum(), samples))
+        if statistics.is_single and (
             posterior.spectrum.truncated or posterior.rounding_error() > NEGLIGIBLE
         ):
             # Features too nearly collinear for float32.
-            self.statistics_ = self.statistics_.in_double().update(X, targets, weights)
-            posterior = solve()
+            self.statistics_ = statistics.in_double().add(samples)
+            posterior = self._maximise(measure_residual(self._spectrum(), samples))
         self._posterior = posterior
-        self._warn(posterior, stacklevel=5)  # whoever called fit, which is decorated
-        if loses_directions(posterior.spectrum, X, weights):
-            warnings.warn(
-                "Some features are so nearly linear combinations of others that what "
-                "sets them apart is lost in their products, even in float64: LogME "
-                "does not see it. Remove what they share (a common offset of some "
-                "samples, say), or reduce them by PCA, first.",
-                RoundingWarning,
-                stacklevel=4,
-            )
+        # The caller of a public method, which is decorated.
+        warn_of_limits(posterior, self, stacklevel=5)
+        if loses_directions(posterior.spectrum, samples):
+            warn_of_lost_directions(stacklevel=5)
         if self.std_error:
-            self._influence = posterior.influence(X, target_rows, weights)
-            host = None if weights is None else to_numpy(weights)
-            self._std_error = standard_error(to_numpy(self._influence), host)
+            self._influence = posterior.influence(samples)
+            weights = None if samples.weights is None else to_numpy(samples.weights)
+            self._std_error = standard_error(to_numpy(self._influence), weights)
         return self
 
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> EvidenceMixin:
-        """Add samples: in the end all is as if `fit` had seen them at once.
+    def _add_samples(self, samples: Samples) -> BaseLogME:
+        """Add checked samples to what has been seen."""
+        first = not self.__sklearn_is_fitted__()
+        statistics = self._empty_statistics() if first else self.statistics_
+        return self._set_statistics(statistics.add(samples))
 
-        Only the chunk and the statistics are ever held. The evidence is maximised when
-        a result is asked for.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_targets)
-        sample_weight : array-like of shape (n_samples,), optional
-
-        Returns
-        -------
-        self
-        """
-        self._check_stream()
-        X, targets = self._check(X, y, restart=not self.__sklearn_is_fitted__())
-        weights = check_weights(sample_weight, X, allow_all_zero=True)
-        self._update(X, targets, weights)
-        return self
+    def _check_samples(
+        self, statistics: SufficientStatistics, X: Any, y: Any, sample_weight: Any
+    ) -> Samples | None:
+        """Validate the samples of statistics, if they are given."""
+        name = type(self).__name__
+        if statistics.n_rows == 0:
+            raise ValueError(f"{name} needs samples; these statistics have seen none.")
+        if X is None and y is None:
+            vars(self).pop("feature_names_in_", None)
+            self.n_features_in_ = statistics.n_features
+            return None
+        if X is None or y is None:
+            raise ValueError("X and y must be passed together, or neither of them.")
+        # Samples of finite statistics are finite.
+        X = check_features(X, estimator=self, finite=False)
+        expected = (statistics.n_rows, statistics.n_features)
+        if tuple(X.shape) != expected:
+            raise ValueError(
+                f"X must hold the samples of the statistics, of shape {expected}; got "
+                f"{tuple(X.shape)}."
+            )
+        return self._join(X, y, check_weights(sample_weight, X), restart=False)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """LogME of the given data, the evidence maximised anew.
+        """LogME of the given data, with the evidence maximised anew.
 
-        This is the papers' measure, not R^2 or accuracy, so that a grid search over
-        extractors maximises LogME; what `fit` has learnt does not enter it.
+        This is the papers' measure rather than R^2 or accuracy, so that a grid search
+        over extractors maximises LogME. It does not depend on what `fit` has learnt.
 
         Parameters
         ----------
@@ -195,45 +160,49 @@ class EvidenceMixin:
         return fresh.fit(X, y, sample_weight).logme_
 
     def _check_stream(self) -> None:
-        """Refuse bad parameters, which may have changed, and a model of means only."""
+        """Refuse invalid parameters, and a model that has no statistics."""
         self._validate_params()
         if getattr(self, "statistics_", self) is None:
             raise ValueError(
-                f"This {type(self).__name__} keeps predictive means only, so that "
-                "partial_fit has nothing to add to; use fit, with all samples."
+                f"This {type(self).__name__} is compact: it has no statistics that "
+                "partial_fit could add to. Use fit, with all samples."
             )
 
-    def _check(self, X: Any, y: Any, *, restart: bool) -> tuple[Any, Any]:
+    def _check(
+        self, X: Any, y: Any, sample_weight: Any, *, restart: bool, stream: bool = False
+    ) -> Samples:
+        """Validate samples; in a `stream` all weights may be zero."""
         if y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is "
                 "None."
             )
         X = check_features(X, estimator=self, reset=restart)
+        weights = check_weights(sample_weight, X, allow_all_zero=stream)
+        return self._join(X, y, weights, restart=restart)
+
+    def _join(self, X: Any, y: Any, weights: Any, *, restart: bool) -> Samples:
         targets = self._check_targets(X, y, restart=restart)
-        if restart:
-            self._begin(X)
-        return X, targets
-
-    def _begin(self, X: Any) -> None:
         n_classes = len(self.classes_) if hasattr(self, "classes_") else None
-        self.statistics_ = SufficientStatistics(X.shape[1], n_classes=n_classes)
+        if n_classes is None and targets.ndim == 1:
+            targets = targets[:, None]
+        return Samples(X, targets, n_classes, weights)
 
-    def _update(self, X: Any, targets: Any, weights: Any) -> None:
-        self.statistics_.update(X, targets, weights)
-        self._posterior = self._influence = self._std_error = None
+    def _empty_statistics(self) -> SufficientStatistics:
+        n_classes = len(self.classes_) if hasattr(self, "classes_") else None
+        return SufficientStatistics(self.n_features_in_, n_classes=n_classes)
 
     def _solve(self) -> Posterior:
-        """The posterior given all that has been seen; solved for once."""
+        """The posterior given all samples seen, computed once."""
         check_is_fitted(self)
         if self._posterior is None:
             self._posterior = self._maximise(self._spectrum())
-            self._warn(self._posterior, stacklevel=4)
+            warn_of_limits(self._posterior, self, stacklevel=4)
         return self._posterior
 
     def _spectrum(self) -> Spectrum:
         statistics = self.statistics_
-        self._check_solvable(statistics)
+        check_solvable(statistics, self)
         if self.fit_intercept:
             return statistics.centred_spectrum
         return statistics.spectrum
@@ -241,111 +210,30 @@ class EvidenceMixin:
     def _maximise(self, spectrum: Spectrum) -> Posterior:
         """The posterior at the maximum of the evidence."""
         maximum = maximise_evidence(
-            spectrum.eigenvalues,
-            spectrum.projections,
-            spectrum.residual,
-            spectrum.target_norms,
-            spectrum.n_samples,
-            believed=spectrum.believed,
-            algorithm=self.algorithm,
-            tol=self.tol,
-            max_iter=self.max_iter,
+            spectrum, solver=self.solver, tol=self.tol, max_iter=self.max_iter
         )
         return Posterior(spectrum, maximum)
 
-    def _warn(self, posterior: Posterior, stacklevel: int) -> None:
-        """Say where there is no maximum, or none that could be found."""
-        spectrum, maximum = posterior.spectrum, posterior.maximum
-        if (stuck := ~maximum.converged).any():
-            warnings.warn(
-                f"algorithm={self.algorithm!r} did not converge in max_iter="
-                f"{self.max_iter} iterations for {self._name_targets(stuck)}; raise "
-                "max_iter or use algorithm='newton'.",
-                ConvergenceWarning,
-                stacklevel=stacklevel,
-            )
-        copies = spectrum.n_rows - spectrum.n_distinct
-        repeated = f" {copies} samples repeat others." if copies else ""
-        if (unbounded := np.isposinf(maximum.log_evidence)).any():
-            warnings.warn(
-                f"The features explain {self._name_targets(unbounded)} without any "
-                "error: the evidence is infinite. Has the target leaked into them?"
-                f"{repeated}",
-                UnboundedEvidenceWarning,
-                stacklevel=stacklevel,
-            )
-        if maximum.bounded.any():
-            warnings.warn(
-                f"The features fit {self._name_targets(maximum.bounded)} exactly on "
-                "hardly more samples than they have directions, and the evidence has "
-                "no maximum: its value is the one at alpha / beta = 1e-8 times the "
-                f"smallest eigenvalue.{repeated} Remove repeated samples, or use more.",
-                UnboundedEvidenceWarning,
-                stacklevel=stacklevel,
-            )
-        if (error := posterior.rounding_error()) > _NOTABLE:
-            name = "float32" if self.statistics_.is_single else "float64"
-            warnings.warn(
-                f"Some features are so nearly linear combinations of others that the "
-                f"precision of {name} leaves LogME uncertain by about {error:.2g} "
-                "nats. Remove redundant features, or reduce them by PCA, first"
-                + ("; or pass float64 features." if name == "float32" else "."),
-                RoundingWarning,
-                stacklevel=stacklevel,
-            )
+    def compact(self, *, keep_std: bool = False) -> None:
+        """Drop the statistics, and all else that predictions do not need.
 
-    def _check_solvable(self, statistics: SufficientStatistics) -> None:
-        name = type(self).__name__
-        if statistics.n_rows < 2:
-            raise ValueError(
-                f"{name} needs at least 2 samples; got n_samples = {statistics.n_rows}."
-            )
-        if statistics.n_samples == 0:
-            raise ValueError(
-                f"{name} needs samples of positive weight; all {statistics.n_rows} so "
-                "far have a sample_weight of zero."
-            )
-        if self.fit_intercept and statistics.n_samples <= 1:
-            raise ValueError(
-                f"{name} with an intercept needs sample weights that sum to more than "
-                f"1; got a sum of {statistics.n_samples:.6g}."
-            )
-        if (lost := statistics.lost_targets).any():
-            raise ValueError(
-                f"{name} cannot score {self._name_targets(lost)}: so small that the "
-                "squares underflow float64. Divide the targets by their largest "
-                "absolute value first."
-            )
-        if (zero := statistics.target_norms == 0).any():
-            why = "no sample has it" if hasattr(self, "classes_") else "all zero"
-            raise ValueError(
-                f"{name} cannot score {self._name_targets(zero)}: {why}, so that the "
-                "evidence is unbounded."
-            )
-        if (constant := statistics.constant_targets).any():
-            raise ValueError(
-                f"{name} cannot score {self._name_targets(constant)}: constant over "
-                "all samples, so that there is nothing to explain."
-            )
-
-    def _name_targets(self, mask: np.ndarray) -> str:
-        classes = getattr(self, "classes_", None)
-        found = np.flatnonzero(mask)
-        names = (found if classes is None else classes[found]).tolist()
-        kind = "target" if classes is None else "class"
-        shown = ", ".join(repr(name) for name in names[:5])
-        rest = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        return f"{kind} {shown}{rest}"
-
-    def _keep_means_only(self) -> None:
-        """Forget statistics and all but the means of the posterior, to save memory."""
-        self._posterior = self._solve().compact()
-        self.statistics_ = self._influence = None
+        Parameters
+        ----------
+        keep_std : bool, default=False
+            Whether to keep `influence_`, and the eigenvectors that standard deviations
+            of predictions need. For n < D they are as large as the features.
+        """
+        dtype = None
+        if keep_std:
+            dtype = "float32" if self.statistics_.is_single else "float64"
+        self._posterior = self._solve().compact(dtype)
+        self.statistics_ = None
+        self._influence = self._influence if keep_std else None
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "statistics_")
 
-    def _at_home(self, values: np.ndarray) -> Any:
+    def _like_features(self, values: np.ndarray) -> Any:
         """Bring small host results to the namespace and device of the features."""
         return self._solve().like_features(values)
 
@@ -359,36 +247,36 @@ class EvidenceMixin:
     @property
     def log_evidence_(self) -> Any:
         """Log evidence of each target, summed over samples, in nats."""
-        return self._at_home(self._solve().maximum.log_evidence)
+        return self._like_features(self._solve().maximum.log_evidence)
 
     @property
     def alpha_(self) -> Any:
-        """Precision of the weights' prior, one a target."""
-        return self._at_home(self._solve().maximum.alpha)
+        """Precision of the weights' prior, one per target."""
+        return self._like_features(self._solve().maximum.alpha)
 
     @property
     def beta_(self) -> Any:
-        """Precision of the noise, one a target."""
-        return self._at_home(self._solve().maximum.beta)
+        """Precision of the noise, one per target."""
+        return self._like_features(self._solve().maximum.beta)
 
     @property
     def effective_dof_(self) -> Any:
-        """Number of weights that the data determine, gamma, one a target."""
-        return self._at_home(self._solve().maximum.effective_dof)
+        """Number of weights that the data determine, gamma, one per target."""
+        return self._like_features(self._solve().maximum.effective_dof)
 
     @property
     def singular_values_(self) -> Any:
         """Non-zero singular values of the features, decreasing."""
-        return self._at_home(np.sqrt(self._solve().spectrum.eigenvalues))
+        return self._like_features(np.sqrt(self._solve().spectrum.eigenvalues))
 
     @property
     def n_iter_(self) -> np.ndarray:
-        """Iterations of the solver, one entry a target."""
+        """Iterations of the solver, one per target."""
         return self._solve().maximum.n_iter
 
     @property
     def converged_(self) -> np.ndarray:
-        """Whether the solver converged, one entry a target."""
+        """Whether the solver converged, one per target."""
         return self._solve().maximum.converged
 
     @property
@@ -414,11 +302,20 @@ class EvidenceMixin:
     def _needs_std_error(self, name: str, value: Any) -> Any:
         if value is None:
             raise AttributeError(
-                f"{type(self).__name__} has no attribute {name!r}: it needs every "
-                "sample once more, so call fit with std_error=True."
+                f"{type(self).__name__} has no attribute {name!r}: it needs all "
+                "samples, so call fit with std_error=True (or fit_statistics with the "
+                "samples)."
             )
         return value
 
-    _check_targets: Callable
-    _target_rows: Callable
-    _squeeze: Callable
+    @abstractmethod
+    def predict(self, X: Any) -> Any:
+        """Predict targets."""
+
+    @abstractmethod
+    def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
+        """Validate targets as numbers or class codes; learn their kind if `restart`."""
+
+    @abstractmethod
+    def _squeeze(self, values: Any) -> Any:
+        """Drop the axis of targets where `y` has none."""

@@ -1,12 +1,13 @@
-"""Eigenvectors of a symmetric matrix, made explicit only where they are needed.
+"""Eigenvectors of a symmetric matrix, computed only where they are needed.
 
 LogME needs the eigenvalues and the targets in the eigenbasis. LAPACK reduces a matrix
-to tridiagonal form, Q T Q^T, finds T = Z diag(s) Z^T, and spends a quarter of its time
-on the product Q Z, which a few columns can do without.
+to tridiagonal form, Q T Q^T, decomposes T = Z diag(s) Z^T, and spends a quarter of its
+time on the product Q Z. A product with a few targets does not need it.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,27 +22,19 @@ from sktransfer.utils._array_api import (
     to_numpy,
 )
 
-# Below, the eigenvectors cost nothing worth saving.
+# Size of matrix from which the product is worth saving.
 _LARGE = 256
 # Features that are converted to float64 at once.
 _COLUMNS = 4096
 
 
 class Eigenbasis:
-    """Eigenvectors V as a matrix.
-
-    Parameters
-    ----------
-    vectors : array of shape (n, rank)
-    """
+    """Eigenvectors V as a matrix, of shape (n, rank)."""
 
     def __init__(self, vectors: Any):
         self.vectors = vectors
-
-    @property
-    def example(self) -> Any:
-        """Some array of the namespace and device of V."""
-        return self.vectors
+        # Some array of the namespace and device of V.
+        self.example = vectors
 
     def project(self, B: Any) -> Any:
         """Return V^T B."""
@@ -60,24 +53,14 @@ class Eigenbasis:
 class FactoredEigenbasis(Eigenbasis):
     """Eigenvectors V = Q Z as Householder reflectors and a smaller matrix.
 
-    Parameters
-    ----------
-    reflectors : ndarray of shape (n, n)
-        What LAPACK's sytrd leaves below the diagonal.
-    tau : ndarray of shape (n - 1,)
-    inner : ndarray of shape (n, rank)
-        Z.
+    `reflectors`, of shape (n, n), and `tau`, of shape (n - 1,), are what LAPACK's sytrd
+    gives for Q; `inner`, of shape (n, rank), is Z.
     """
 
     def __init__(self, reflectors: np.ndarray, tau: np.ndarray, inner: np.ndarray):
         self.reflectors = reflectors
         self.tau = tau
-        self.inner = inner
-
-    @property
-    def example(self) -> np.ndarray:
-        """Some array of the namespace and device of V."""
-        return self.inner
+        self.inner = self.example = inner
 
     @cached_property
     def vectors(self) -> np.ndarray:
@@ -105,46 +88,36 @@ class FactoredEigenbasis(Eigenbasis):
         return np.concatenate([A[:1], rotated])
 
 
+@dataclass(eq=False)
 class RowEigenbasis(Eigenbasis):
     """Right singular vectors V = F^T U S^-1 of few rows F, from the left ones.
 
-    Parameters
-    ----------
-    X : array of shape (n, n_features)
-        Rows, float32 or float64.
-    mean : array of shape (n_features,), float64, or None
-        What is taken from every row.
-    root_weights : array of shape (n,), float64, or None
-        What every row is then multiplied by.
-    left : Eigenbasis
-        U, of shape (n, rank).
-    singular_values : ndarray of shape (rank,)
-        S.
+    F is `X`, of shape (n, n_features), less `mean` if there is one, with rows
+    multiplied by `root_weights` if there are any; `left` is U, `singular_values` is S.
     """
 
-    def __init__(
-        self,
-        X: Any,
-        mean: Any,
-        root_weights: Any,
-        left: Eigenbasis,
-        singular_values: np.ndarray,
-    ):
-        self.X = X
-        self.mean = mean
-        self.root_weights = root_weights
-        self.left = left
-        self.singular_values = singular_values
+    X: Any
+    mean: Any
+    root_weights: Any
+    left: Eigenbasis
+    singular_values: np.ndarray
 
-    @property
-    def example(self) -> Any:
-        """Some array of the namespace and device of V."""
-        return self.left.example
+    def __post_init__(self):
+        self.example = self.left.example
 
     @cached_property
     def vectors(self) -> Any:
         """V as a matrix."""
         return self.combine(np.eye(len(self.singular_values)))
+
+    def left_rows(self, rows: slice) -> Any:
+        """Rows of U, with weights divided out."""
+        U = self.left.vectors[rows, :]
+        if self.root_weights is None:
+            return U
+        xp, _ = get_namespace(X=self.X)
+        root = self.root_weights[rows, None]
+        return U / xp.where(root > 0, root, xp.ones_like(root))
 
     def combine(self, W: Any) -> Any:
         """Return V W."""
@@ -157,7 +130,7 @@ class RowEigenbasis(Eigenbasis):
 
 
 def blocks(X: Any, mean: Any, root_weights: Any):
-    """Yield columns of rows less their mean, weighted, in float64."""
+    """Yield blocks of columns of X, centred and weighted, in float64."""
     xp, _ = get_namespace(X=X)
     for columns in chunks(X.shape[1], _COLUMNS):
         block = xp.astype(X[:, columns], xp.float64, copy=False)
@@ -169,18 +142,7 @@ def blocks(X: Any, mean: Any, root_weights: Any):
 
 
 def eigh(matrix: Any) -> tuple[np.ndarray, Eigenbasis]:
-    """Eigenvalues, decreasing, and eigenvectors of a symmetric float64 matrix.
-
-    Parameters
-    ----------
-    matrix : array of shape (n, n)
-
-    Returns
-    -------
-    values : ndarray of shape (n,)
-        On the host.
-    basis : Eigenbasis
-    """
+    """Eigenvalues, decreasing and on the host, and eigenvectors of a float64 matrix."""
     xp, _ = get_namespace(matrix=matrix)
     if is_numpy_namespace(xp) and matrix.shape[0] >= _LARGE:
         work = lapack.dsytrd_lwork(matrix.shape[0], lower=1)[0]

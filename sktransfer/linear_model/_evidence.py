@@ -1,109 +1,87 @@
 """The maximum of the evidence of a Gaussian linear model, for all targets at once.
 
-In the basis of the spectrum the evidence depends on alpha and beta through one number,
-t = alpha / beta, once beta is at its best value for that t (see :func:`profile`).
+With beta at its optimum for a given t = alpha / beta, the evidence is a function of t
+alone (see :func:`profile`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
-# The search runs over u = log(t / max(s)); at this end exp(-u) is below rounding.
+from sktransfer.linear_model._spectrum import Spectrum
+
+# Range of the search over u = log(t / max(s)); beyond the maximum exp(-u) is rounding.
 _U_MAX = 37.0
 _U_MIN = -150.0
 _U_STEP = 0.25
 # Distance to an asymptote at which the slope of the evidence has its final sign.
 _U_MARGIN = 10.0
-# Where t stops, as a share of the smallest eigenvalue, when nothing else stops it.
-_LEAST_T = 1e-8
+# Lower bound of t for spurious fits, relative to the smallest eigenvalue.
+_LOWER_BOUND = 1e-8
 
 
 @dataclass(frozen=True)
 class EvidenceMaximum:
-    """Hyper-parameters at the maximum of the evidence, one entry a target.
+    """Hyper-parameters at the maximum of the evidence, arrays of shape (n_targets,)."""
 
-    Attributes
-    ----------
-    t, alpha, beta : ndarray of shape (n_targets,)
-        t = alpha / beta; `alpha` and `t` are infinite where the features carry no
-        evidence, `beta` where the noise vanishes.
-    log_evidence : ndarray of shape (n_targets,)
-        In nats, for all samples together.
-    effective_dof : ndarray of shape (n_targets,)
-        gamma, the number of weights that the data determine.
-    n_iter : ndarray of shape (n_targets,), int
-    converged : ndarray of shape (n_targets,), bool
-    bounded : ndarray of shape (n_targets,), bool
-        Whether the evidence only creeps upwards as the noise vanishes, so that t was
-        stopped at 1e-8 of the smallest eigenvalue.
-    """
-
+    # t = alpha / beta. Both are infinite where the features carry no evidence, and beta
+    # where the noise vanishes.
     t: np.ndarray
     alpha: np.ndarray
     beta: np.ndarray
-    log_evidence: np.ndarray
-    effective_dof: np.ndarray
+    log_evidence: np.ndarray  # in nats, for all samples together
+    effective_dof: np.ndarray  # gamma, the number of weights that the data determine
     n_iter: np.ndarray
     converged: np.ndarray
-    bounded: np.ndarray
+    # Whether t was stopped at 1e-8 times the smallest eigenvalue, as the evidence of a
+    # spurious fit has no maximum.
+    at_lower_bound: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Problem:
-    """One-dimensional evidence of all targets, free of units.
+    """Spectrum with eigenvalues relative to the largest, and targets of norm one.
 
-    Eigenvalues are divided by the largest, targets by their norm, so that neither the
-    scale of the features nor that of a target reaches the search.
+    The search then depends on the scale of neither the features nor the targets.
     """
 
     s: np.ndarray  # (rank,)
     z2: np.ndarray  # (rank, n_targets)
     residual: np.ndarray  # (n_targets,)
     n: float
-    believed: bool = True
+    credible: bool = True
 
     def take(self, targets: np.ndarray) -> _Problem:
-        return _Problem(
-            self.s, self.z2[:, targets], self.residual[targets], self.n, self.believed
-        )
+        return replace(self, z2=self.z2[:, targets], residual=self.residual[targets])
 
     @property
-    def exact(self) -> np.ndarray:
-        """Targets that are fitted exactly by fewer directions than samples."""
-        return (self.residual == 0) & (len(self.s) < self.n)
+    def spurious(self) -> np.ndarray:
+        """Targets fitted exactly by fewer directions than samples, but not credibly.
+
+        Their evidence rises without limit as the noise vanishes.
+        """
+        return (self.residual == 0) & (len(self.s) < self.n) & (not self.credible)
 
     @property
-    def creeping(self) -> np.ndarray:
-        """Those whose fit proves nothing, although the evidence rises for ever."""
-        return self.exact & (not self.believed)
-
-    @property
-    def u_least(self) -> float:
-        """Where the search stops for the latter."""
-        return math.log(_LEAST_T * self.s[-1])
+    def lower_bound(self) -> float:
+        """Lower bound of u for spurious fits."""
+        return math.log(_LOWER_BOUND * self.s[-1])
 
 
 def profile(
     problem: _Problem, u: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    r"""Evidence of each target at its own u = log t, with two derivatives.
+    r"""Evidence of each target at its own u = log t, its slope, and its curvature.
 
     With q = t / (t + s), p = 1 - q, E = sum z^2 q + residual, gamma = sum p:
 
     L = n/2 [log(n / E) - 1 - log 2 pi] + 1/2 sum log q
     dL/du = 1/2 [gamma - n sum z^2 p q / E]
-
-    Parameters
-    ----------
-    u : ndarray of shape (n_targets,)
-
-    Returns
-    -------
-    value, slope, curvature : ndarray of shape (n_targets,)
     """
     ratio = problem.s[:, None] * np.exp(-u)
     q = 1.0 / (1.0 + ratio)
@@ -129,10 +107,7 @@ def _log_evidence(energy, sum_log_q, n):
 def _profile_on_grid(
     problem: _Problem, grid: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Value and slope of all targets on one grid: a few small matrix products.
-
-    Returns arrays of shape (n_targets, n_grid).
-    """
+    """Value and slope of all targets on one grid, of shape (n_targets, n_grid)."""
     ratio = problem.s[:, None] * np.exp(-grid)
     q = 1.0 / (1.0 + ratio)
     p = ratio * q
@@ -143,50 +118,34 @@ def _profile_on_grid(
 
 
 def maximise_evidence(
-    eigenvalues: np.ndarray,
-    projections: np.ndarray,
-    residual: np.ndarray,
-    target_norms: np.ndarray,
-    n_samples: float,
+    spectrum: Spectrum,
     *,
-    believed: bool = True,
-    algorithm: str = "newton",
+    solver: str = "newton",
     tol: float = 1e-6,
     max_iter: int = 100,
 ) -> EvidenceMaximum:
     """Maximise the evidence over alpha and beta for every target.
 
-    Parameters
-    ----------
-    eigenvalues : ndarray of shape (rank,)
-        Non-zero eigenvalues s of F^T F.
-    projections : ndarray of shape (rank, n_targets)
-        z = U^T y.
-    residual, target_norms : ndarray of shape (n_targets,)
-        ||y||^2 - sum z^2, and ||y||^2 > 0.
-    n_samples : float
-    believed : bool, default=True
-        Whether there are enough samples to believe an exact fit, and to call its
-        evidence infinite; see `Spectrum.believed`.
-    algorithm : {"newton", "fixed_point", "mackay"}
-    tol : float
-        Relative change of t (and for ``"mackay"`` of alpha and beta) at which an
-        iteration stops.
-    max_iter : int
-
-    Returns
-    -------
-    EvidenceMaximum
+    `solver` is ``"newton"``, ``"fixed_point"`` or ``"mackay"``. It stops at a relative
+    change `tol` of t (for ``"mackay"`` of alpha and beta).
     """
-    scale = eigenvalues[0] if len(eigenvalues) else 1.0
+    scale = spectrum.eigenvalues[0] if len(spectrum.eigenvalues) else 1.0
+    n_samples, target_norms = spectrum.n_samples, spectrum.target_norms
     problem = _Problem(
-        s=eigenvalues / scale,
-        z2=projections**2 / target_norms,
-        residual=residual / target_norms,
+        s=spectrum.eigenvalues / scale,
+        z2=spectrum.projections**2 / target_norms,
+        residual=spectrum.residual / target_norms,
         n=n_samples,
-        believed=believed,
+        credible=spectrum.credible,
     )
-    u, value, n_iter, converged = _ALGORITHMS[algorithm](problem, tol, max_iter)
+    if len(problem.s):
+        u, value, n_iter, converged = _SOLVERS[solver](problem, tol, max_iter)
+        at_lower_bound = problem.spurious & (u == problem.lower_bound)
+    else:
+        value = _value_at_infinity(problem)
+        u, n_iter = np.full(len(value), np.inf), np.zeros(len(value), dtype=int)
+        at_lower_bound = n_iter > 0
+        converged = ~at_lower_bound
 
     p = problem.s[:, None] / (problem.s[:, None] + np.exp(u))
     energy = np.sum(problem.z2 * (1 - p), axis=0) + problem.residual
@@ -204,28 +163,26 @@ def maximise_evidence(
         effective_dof=np.sum(p, axis=0),
         n_iter=n_iter,
         converged=converged,
-        bounded=problem.creeping & (u == problem.u_least)
-        if len(problem.s)
-        else np.zeros(len(u), dtype=bool),
+        at_lower_bound=at_lower_bound,
     )
 
 
 def _value_at_infinity(problem: _Problem) -> np.ndarray:
-    """Evidence of "all weights are zero": the limit t -> infinity."""
+    """Evidence in the limit t -> infinity, where all weights are zero."""
     return _log_evidence(np.ones_like(problem.residual), 0.0, problem.n)
 
 
 def _value_at_zero(problem: _Problem) -> np.ndarray:
-    """Evidence of the noiseless model: the limit t -> 0.
+    """Evidence in the limit t -> 0, where the noise vanishes.
 
-    Minus infinity where some of the target stays unexplained, plus infinity where
-    fewer features than samples explain all of it, and are believed.
+    It is minus infinity for a target with a residual, plus infinity for a credible
+    exact fit by fewer features than samples.
     """
     value = np.full(len(problem.residual), -np.inf)
     exact = problem.residual == 0
     rank = len(problem.s)
     if rank < problem.n:
-        value[exact & ~problem.creeping] = np.inf
+        value[exact & ~problem.spurious] = np.inf
     elif rank == problem.n:
         energy = np.sum(problem.z2[:, exact] / problem.s[:, None], axis=0)
         value[exact] = _log_evidence(energy, -np.sum(np.log(problem.s)), problem.n)
@@ -233,7 +190,7 @@ def _value_at_zero(problem: _Problem) -> np.ndarray:
 
 
 def _search_grid(problem: _Problem) -> np.ndarray:
-    """Grid of u beyond whose ends the slope of the evidence keeps its sign."""
+    """Grid of u that covers all zeros of the slope."""
     s, rank = problem.s, len(problem.s)
     left = math.log(s[-1])
     noisy = problem.residual > 0
@@ -246,22 +203,19 @@ def _search_grid(problem: _Problem) -> np.ndarray:
             )
         left = min(left, crossing.min())
     left -= _U_MARGIN
-    if problem.creeping.any():
-        left = min(left, problem.u_least)
+    if problem.spurious.any():
+        left = min(left, problem.lower_bound)
     left = max(left, _U_MIN)
     return np.linspace(left, _U_MAX, int((_U_MAX - left) / _U_STEP) + 2)
 
 
 def _newton(problem: _Problem, tol: float, max_iter: int) -> tuple[np.ndarray, ...]:
-    """Global maximum: bracket every local one on a grid, polish, compare."""
+    """Bracket each local maximum on a grid, refine it, and take the largest."""
     n_targets = len(problem.residual)
     best_u = np.full(n_targets, np.inf)
     best_value = _value_at_infinity(problem)
     n_iter = np.zeros(n_targets, dtype=int)
     converged = np.ones(n_targets, dtype=bool)
-    if len(problem.s) == 0:
-        return best_u, best_value, n_iter, converged
-
     grid = _search_grid(problem)
     _, slope = _profile_on_grid(problem, grid)
     at_zero = _value_at_zero(problem)
@@ -269,16 +223,16 @@ def _newton(problem: _Problem, tol: float, max_iter: int) -> tuple[np.ndarray, .
     best_u[noiseless], best_value[noiseless] = -np.inf, at_zero[noiseless]
 
     peaks = _peaks(problem, grid, slope)
-    stopped = _stopped(problem, peaks)
-    best_u[stopped] = problem.u_least
+    stopped = _stops_at_lower_bound(problem, peaks)
+    best_u[stopped] = problem.lower_bound
     best_value[stopped] = profile(problem.take(stopped), best_u[stopped])[0]
     targets, cells = np.nonzero(peaks)
     if len(targets):
         low, high = grid[cells], grid[cells + 1]
-        # Regula falsi makes a good start of Newton's iteration.
+        # Regula falsi gives Newton's iteration a good start.
         fall = slope[targets, cells] - slope[targets, cells + 1]
         start = low + (high - low) * slope[targets, cells] / fall
-        u, steps, done = _polish(problem.take(targets), start, low, high, tol, max_iter)
+        u, steps, done = _refine(problem.take(targets), start, low, high, tol, max_iter)
         peak = profile(problem.take(targets), u)[0]
         for i in np.argsort(peak, kind="stable"):
             k = targets[i]
@@ -292,22 +246,22 @@ def _newton(problem: _Problem, tol: float, max_iter: int) -> tuple[np.ndarray, .
 def _peaks(problem: _Problem, grid: np.ndarray, slope: np.ndarray) -> np.ndarray:
     """Cells of the grid with a local maximum, of shape (n_targets, n_grid - 1)."""
     peaks = (slope[:, :-1] > 0) & (slope[:, 1:] <= 0)
-    peaks[np.ix_(problem.creeping, grid[:-1] < problem.u_least)] = False
+    peaks[np.ix_(problem.spurious, grid[:-1] < problem.lower_bound)] = False
     return peaks
 
 
-def _stopped(problem: _Problem, peaks: np.ndarray) -> np.ndarray:
-    """Targets whose evidence falls all the way from the least t."""
-    return problem.creeping & ~peaks.any(axis=1) & ~_rising(problem)
+def _stops_at_lower_bound(problem: _Problem, peaks: np.ndarray) -> np.ndarray:
+    """Spurious fits whose evidence has no local maximum above the lower bound of t."""
+    return problem.spurious & ~peaks.any(axis=1) & ~_rises_to_infinity(problem)
 
 
-def _rising(problem: _Problem) -> np.ndarray:
-    """Where the evidence rises towards "all weights are zero" (Theorem 2 fails)."""
+def _rises_to_infinity(problem: _Problem) -> np.ndarray:
+    """Targets whose evidence rises as t -> infinity, as Theorem 2's condition fails."""
     return np.sum(problem.s) >= problem.n * (problem.s @ problem.z2)
 
 
-def _polish(problem, u, low, high, tol, max_iter):
-    """Safeguarded Newton for the zero of the slope in [low, high]."""
+def _refine(problem, u, low, high, tol, max_iter):
+    """Safeguarded Newton iteration for the zero of the slope in [low, high]."""
     u, low, high = u.copy(), low.copy(), high.copy()
     n_iter = np.zeros(len(u), dtype=int)
     active = np.arange(len(u))
@@ -331,35 +285,31 @@ def _polish(problem, u, low, high, tol, max_iter):
     return u, n_iter, done
 
 
-def _iterate(problem: _Problem, tol: float, max_iter: int, changed: Callable) -> tuple:
+def _iterate(problem: _Problem, tol: float, max_iter: int, change: Callable) -> tuple:
     """MacKay's iteration, alpha = gamma / ||m||^2, beta = (n - gamma) / ||F m - y||^2.
 
-    Both right-hand sides depend on t alone, so it is a fixed-point iteration t = f(t).
-    It starts from the best point of the grid: t = 1, as published, has a unit, and can
-    lie in the basin of a lesser maximum.
+    Both right-hand sides depend on t alone, so this is a fixed-point iteration of t.
+    It starts from the best point of the grid. The published start, t = 1, depends on
+    the unit of the features and may lead to a lesser maximum.
     """
     n_targets = len(problem.residual)
-    u = np.full(n_targets, np.inf)
     n_iter = np.zeros(n_targets, dtype=int)
     converged = np.ones(n_targets, dtype=bool)
-    if len(problem.s) == 0:
-        return u, _value_at_infinity(problem), n_iter, converged
-
     s = problem.s[:, None]
     grid = _search_grid(problem)
     on_grid, slope = _profile_on_grid(problem, grid)
     value = _value_at_infinity(problem)
     peaks = _peaks(problem, grid, slope)
     inner = np.c_[peaks, np.zeros(n_targets, dtype=bool)]
-    on_grid = np.where(problem.creeping[:, None] & ~inner, -np.inf, on_grid)
-    # Where the evidence rises for ever the iteration would creep: the features carry
-    # none, however far it got.
-    none = _rising(problem) & (on_grid.max(axis=1) <= value + 1e-12 * problem.n)
+    on_grid = np.where(problem.spurious[:, None] & ~inner, -np.inf, on_grid)
+    # The iteration would approach a maximum at infinity ever more slowly.
+    none = _rises_to_infinity(problem)
+    none &= on_grid.max(axis=1) <= value + 1e-12 * problem.n
     at_zero = _value_at_zero(problem)
     u = np.where(none, np.inf, grid[np.argmax(on_grid, axis=1)])
     u[np.isposinf(at_zero)] = -np.inf
-    stopped = _stopped(problem, peaks)
-    u[stopped] = problem.u_least
+    stopped = _stops_at_lower_bound(problem, peaks)
+    u[stopped] = problem.lower_bound
     precision = np.full((2, n_targets), np.nan)
     active = np.flatnonzero(np.isfinite(u) & ~stopped)
     for _ in range(max_iter):
@@ -372,10 +322,10 @@ def _iterate(problem: _Problem, tol: float, max_iter: int, changed: Callable) ->
         with np.errstate(divide="ignore", invalid="ignore"):
             new = np.stack([gamma / weights_norm, free / error])
             new_u = np.log(new[0]) - np.log(new[1])
-        moving = changed(u[active], new_u, precision[:, active], new) > tol
+        moving = change(u[active], new_u, precision[:, active], new) > tol
         u[active], precision[:, active] = new_u, new
         n_iter[active] += 1
-        # Past either end nothing but rounding is left to follow.
+        # Beyond either end of the range all further change is rounding.
         active = active[moving & (np.abs(new_u) < -_U_MIN)]
         if len(active) == 0:
             break
@@ -389,24 +339,20 @@ def _iterate(problem: _Problem, tol: float, max_iter: int, changed: Callable) ->
     return u, value, n_iter, converged
 
 
-def _fixed_point(problem: _Problem, tol: float, max_iter: int) -> tuple:
-    """Algorithm 3 of the JMLR paper: stop when t has settled."""
-
-    def change(u, new_u, old, new):
-        return np.abs(np.expm1(new_u - u))
-
-    return _iterate(problem, tol, max_iter, change)
+def _change_of_t(u, new_u, old, new):
+    """Criterion of Algorithm 3 of the JMLR paper."""
+    return np.abs(np.expm1(new_u - u))
 
 
-def _mackay(problem: _Problem, tol: float, max_iter: int) -> tuple:
-    """Algorithm 2 of the JMLR paper: stop when both alpha and beta have settled."""
-
-    def change(u, new_u, old, new):
-        with np.errstate(invalid="ignore"):
-            change = np.max(np.abs(new / old - 1), axis=0)
-        return np.where(np.isnan(change), np.inf, change)
-
-    return _iterate(problem, tol, max_iter, change)
+def _change_of_precisions(u, new_u, old, new):
+    """Criterion of Algorithm 2 of the JMLR paper: the change of alpha and beta."""
+    with np.errstate(invalid="ignore"):
+        change = np.max(np.abs(new / old - 1), axis=0)
+    return np.where(np.isnan(change), np.inf, change)
 
 
-_ALGORITHMS = {"newton": _newton, "fixed_point": _fixed_point, "mackay": _mackay}
+_SOLVERS = {
+    "newton": _newton,
+    "fixed_point": partial(_iterate, change=_change_of_t),
+    "mackay": partial(_iterate, change=_change_of_precisions),
+}

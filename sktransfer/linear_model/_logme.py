@@ -1,69 +1,61 @@
-"""LogME as scikit-learn estimators."""
+"""LogME for numeric targets."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax, softmax
 from sklearn.base import (
     BaseEstimator,
-    ClassifierMixin,
     MultiOutputMixin,
     RegressorMixin,
     _fit_context,
 )
-from sklearn.utils.validation import _check_n_features, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
-from sktransfer.linear_model._base import EvidenceMixin
+from sktransfer.linear_model._base import BaseLogME
 from sktransfer.linear_model._statistics import SufficientStatistics
-from sktransfer.utils._array_api import device, from_numpy, get_namespace, to_numpy
-from sktransfer.utils._validation import (
-    check_features,
-    check_labels,
-    check_numeric_target,
-    check_weights,
-    encode_labels,
-)
+from sktransfer.utils._array_api import get_namespace, to_numpy
+from sktransfer.utils._validation import check_features, check_numeric_target
 
 
-class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
+class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     r"""Bayesian linear regression whose score is its maximum evidence.
 
-    Each target is y_k = F w_k + noise with w_k ~ N(0, I / alpha_k) and noise ~ N(0,
-    1 / beta_k), alpha_k and beta_k being where p(y_k | F, alpha_k, beta_k) is largest.
-    The log of that maximum, per sample and averaged over targets, is LogME.
+    Each target is modelled as y_k = F w_k + noise, with w_k ~ N(0, I / alpha_k) and
+    noise ~ N(0, 1 / beta_k). The evidence p(y_k | F, alpha_k, beta_k) is maximised over
+    alpha_k and beta_k. LogME is the log of the maximum, per sample and averaged over
+    targets.
 
     Parameters
     ----------
     fit_intercept : bool, default=False
-        Whether to add an intercept under a flat prior; the evidence is then that of
-        the n - 1 contrasts of each target. The papers' model has none.
-    algorithm : {"newton", "fixed_point", "mackay"}, default="newton"
+        Whether to add an intercept with a flat prior. The evidence is then that of the
+        n - 1 contrasts of each target. The papers' model has no intercept.
+    solver : {"newton", "fixed_point", "mackay"}, default="newton"
         ``"newton"`` finds the global maximum; ``"fixed_point"`` and ``"mackay"`` are
-        Algorithms 3 and 2 of [2]_, for study. Converged, they agree where the evidence
-        has one maximum.
+        Algorithms 3 and 2 of [2]_, for study. At convergence they agree with it where
+        the evidence has one maximum.
     tol : float, default=1e-6
         Relative change of t = alpha / beta (of alpha and beta for ``"mackay"``) at
-        which the solver stops. It has no unit.
+        which the solver stops.
     max_iter : int, default=100
-        Iterations at most.
+        Maximum number of iterations.
     std_error : bool, default=False
-        Whether `fit` measures `influence_` and `std_error_` too, for about twice the
+        Whether `fit` also computes `influence_` and `std_error_`, at about twice the
         cost of the rest.
 
     Attributes
     ----------
     logme_ : float
         ``mean(log_evidence_) / n_samples``, in nats (with an intercept: per contrast).
-        Infinite, with a warning, where a target is an exact linear function of the
-        features, on at least twice as many samples as the features have directions
-        or 1.25 times as many that differ.
+        Infinite, with a warning, if a target is an exact linear function of features of
+        rank r, with at least 2 r samples or 1.25 r different samples.
     log_evidence_ : array of shape (n_targets,)
         Log evidence of each target, summed over samples, in nats.
     alpha_, beta_ : array of shape (n_targets,)
         Precision of the weights and of the noise; `BayesianRidge` swaps the letters.
-        ``alpha_`` is infinite where the features say nothing about the target.
+        ``alpha_`` is infinite where the features are not informative.
     coef_ : array of shape (n_features,) or (n_targets, n_features)
         Posterior mean of the weights, float64.
     intercept_ : float or array of shape (n_targets,)
@@ -73,56 +65,57 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
         Non-zero singular values of the features, decreasing.
     n_iter_, converged_ : ndarray of shape (n_targets,)
     influence_ : array of shape (n_samples,)
-        What each sample adds to the log evidence: the log density of its targets given
-        all other samples, averaged over targets, in nats; zero for a sample of weight
-        zero, NaN where the evidence is infinite. With ``std_error=True`` only.
+        Contribution of each sample to the log evidence: the log density of its targets
+        given all other samples, averaged over targets, in nats. It is zero for a sample
+        of weight zero, and NaN if the evidence is infinite. Only if ``std_error=True``.
     std_error_ : float
-        Standard error of `logme_` for this many samples, in nats. With
-        ``std_error=True`` only.
+        Standard error of `logme_` for this number of samples, in nats. Only if
+        ``std_error=True``.
     statistics_ : SufficientStatistics
-        What has been seen.
+        Statistics of all samples seen.
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
 
     See Also
     --------
-    LogMEClassifier : The same for class labels.
-    sktransfer.metrics.logme_score : The score alone.
-    sklearn.linear_model.BayesianRidge : One target at a time, with hyper-priors.
+    LogMEClassifier : LogME for class labels.
+    sktransfer.metrics.logme_score : LogME as a score function.
+    sklearn.linear_model.BayesianRidge : The model for one target, with hyper-priors.
 
     Notes
     -----
-    With s the eigenvalues of F^T F, z the projections of y on the left singular vectors
-    of F, q = t / (t + s), E = sum z^2 q + residual and the best beta = n / E,
+    Let s be the eigenvalues of F^T F, z the projections of y on the left singular
+    vectors of F, t = alpha / beta, q = t / (t + s), and E = sum z^2 q + residual. With
+    the optimal beta = n / E the log evidence
 
     .. math:: \frac{L}{n} = \frac12 \Big[\log\frac{n}{E} - 1 - \log 2\pi
               + \frac1n \sum_i \log q_i\Big]
 
-    depends on log t alone. It can have several maxima, of which the largest is taken;
-    where it rises for ever (Theorem 2 of [2]_ fails) its limit, alpha = infinity, is.
-    Duplicated and zero features change nothing (Corollaries 3 and 4).
+    is a function of t alone. It may have several local maxima; the solver finds the
+    largest. Where Theorem 2 of [2]_ does not hold it rises up to alpha = infinity, and
+    its limit is taken. Duplicated and zero features do not change it (Corollaries 3 and
+    4).
 
-    The reference implementation sums log det A over min(n, D) eigenvalues and so leaves
-    (D - n) log alpha out when n < D: the wider the network, the higher its score, noise
-    included. It also adds 1e-5 to denominators, which makes the score depend on the
-    scale of the features, and stops after 11 iterations.
+    The reference implementation omits (D - n) log alpha for n < D, so that its score
+    grows with the width of the network, even for pure noise. It also depends on the
+    scale of the features, by 1e-5 in denominators, and stops after 11 iterations.
 
-    Where few samples are fitted exactly (n < D with repeated samples, say), the
-    evidence can rise for ever, slowly, as the noise vanishes. Then its interior maximum
-    is taken, or, where there is none, the value at t = 1e-8 times the smallest
+    If features fit few samples exactly (for n < D with repeated samples, for example),
+    the evidence may rise without limit as the noise vanishes. Then its local maximum is
+    taken. If there is none, the evidence is evaluated at t = 1e-8 times the smallest
     eigenvalue, with a warning.
 
-    The standard error is the jackknife's, std(psi) / sqrt(n) with
+    The standard error is that of the jackknife, std(psi) / sqrt(n), with
 
     .. math:: \psi_{ik} = \frac12 \Big[\log\frac{\beta_k (1 - h_{ik})}{2\pi}
               - \frac{\beta_k e_{ik}^2}{1 - h_{ik}}\Big]
 
-    averaged over targets k, e the error and h the leverage of sample i: log p(y_i | the
-    other samples). It holds for this number of samples: LogME per sample grows with n
-    at a model-specific rate.
+    averaged over targets k, where e is the error and h the leverage of sample i. psi is
+    log p(y_i | the other samples). The standard error holds for this number of samples:
+    LogME per sample grows with n at a model-specific rate.
 
     The cost is one product F^T F (or F F^T for n < D) and one symmetric
-    eigendecomposition, however many targets there are.
+    eigendecomposition, regardless of the number of targets.
 
     References
     ----------
@@ -143,6 +136,76 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
     >>> mean, std = model.predict(X[:3], return_std=True)
     """
 
+    @_fit_context(prefer_skip_nested_validation=True)
+    def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> LogME:
+        """Add samples; the result is that of `fit` on all of them at once.
+
+        Only the statistics are kept. The evidence is maximised when a result is asked
+        for.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of shape (n_samples,), optional
+
+        Returns
+        -------
+        self
+        """
+        self._check_stream()
+        first = not self.__sklearn_is_fitted__()
+        samples = self._check(X, y, sample_weight, restart=first, stream=True)
+        return self._add_samples(samples)
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit_statistics(
+        self,
+        statistics: SufficientStatistics,
+        X: Any = None,
+        y: Any = None,
+        sample_weight: Any = None,
+    ) -> LogME:
+        """Fit to the statistics of samples.
+
+        This turns merged or streamed statistics into an estimator. Without `X` and `y`
+        the model is that of `partial_fit`, with them it is that of `fit`.
+
+        Parameters
+        ----------
+        statistics : SufficientStatistics
+            Statistics of numeric targets. They are not copied: a later `partial_fit`
+            adds to them.
+        X : array-like of shape (n_samples, n_features), optional
+            All samples of the statistics. They serve to recognise targets that the
+            features fit exactly, to repeat products in float64 where float32 loses
+            digits (`statistics_` is then a new object), and to compute `std_error_`.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets), optional
+            Targets of `X`. Without them a single target counts as one-dimensional.
+        sample_weight : array-like of shape (n_samples,), optional
+            Weights of `X`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the statistics are of class labels or of no samples, or if their shapes
+            differ from those of `X` and `y`.
+        """
+        if statistics.n_classes is not None:
+            raise ValueError(
+                "LogME needs statistics of numeric targets; got statistics of "
+                f"{statistics.n_classes} classes. Use LogMEClassifier."
+            )
+        n_targets = len(statistics.target_norms) if statistics.n_rows else 1
+        flat = n_targets == 1 if y is None else np.ndim(to_numpy(y)) == 1
+        self._target_shape = () if flat else (n_targets,)
+        samples = self._check_samples(statistics, X, y, sample_weight)
+        return self._set_statistics(statistics, samples)
+
     def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
         y = check_numeric_target(y, X)
         if restart:
@@ -150,15 +213,12 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
         elif y.shape[1:] != self._target_shape:
             raise ValueError(
                 f"y must have the shape (n_samples, *{self._target_shape}) of the "
-                f"first call; got {tuple(y.shape)}."
+                f"targets seen so far; got {tuple(y.shape)}."
             )
         return y
 
-    def _target_rows(self, targets: Any, X: Any) -> Any:
-        return targets[:, None] if targets.ndim == 1 else targets
-
     def _squeeze(self, values: Any) -> Any:
-        """Drop the axis of targets where y had none."""
+        """Drop the axis of targets if y had none."""
         if self._target_shape:
             return values
         return values[0] if values.ndim == 1 else values[0, :]
@@ -170,8 +230,8 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
         ----------
         X : array-like of shape (n_samples, n_features)
         return_std : bool, default=False
-            Whether to return the standard deviation of the posterior predictive,
-            sqrt(1 / beta + f^T A^-1 f), too.
+            Whether to also return the standard deviation of the predictive
+            distribution, sqrt(1 / beta + f^T A^-1 f).
 
         Returns
         -------
@@ -203,7 +263,8 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         X = check_features(X, estimator=self, reset=False)
-        y = self._target_rows(self._check_targets(X, y, restart=False), X)
+        y = self._check_targets(X, y, restart=False)
+        y = y[:, None] if y.ndim == 1 else y
         xp, _ = get_namespace(X=X)
         posterior = self._solve()
         variance = posterior.variance(X)
@@ -212,230 +273,6 @@ class LogME(EvidenceMixin, MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        # Its score is an evidence, not an R^2.
+        # Its score is the evidence rather than R^2.
         tags.regressor_tags.poor_score = True
         return tags
-
-
-class LogMEClassifier(EvidenceMixin, ClassifierMixin, BaseEstimator):
-    r"""LogME for class labels: one Gaussian model for each one-hot column.
-
-    Parameters
-    ----------
-    fit_intercept : bool, default=False
-        Whether to add an intercept under a flat prior. The papers' model has none.
-    algorithm : {"newton", "fixed_point", "mackay"}, default="newton"
-        How the evidence is maximised; see :class:`LogME`.
-    tol : float, default=1e-6
-        Relative change at which the solver stops.
-    max_iter : int, default=100
-        Iterations at most.
-    std_error : bool, default=False
-        Whether `fit` measures `influence_` and `std_error_` too.
-
-    Attributes
-    ----------
-    classes_ : ndarray of shape (n_classes,)
-        Sorted labels; the targets of the other attributes.
-    logme_ : float
-        Log maximum evidence per sample, mean over classes, in nats.
-    log_evidence_, alpha_, beta_, effective_dof_ : array of shape (n_classes,)
-        As in :class:`LogME`.
-    coef_ : array of shape (n_classes, n_features)
-        Posterior means, one row a class (for two classes too): virtual anchors of the
-        classes in feature space.
-    intercept_ : array of shape (n_classes,)
-    singular_values_ : array of shape (rank,)
-    n_iter_, converged_ : ndarray of shape (n_classes,)
-    influence_ : array of shape (n_samples,)
-        With ``std_error=True`` only, as `std_error_`.
-    std_error_ : float
-    statistics_ : SufficientStatistics
-    n_features_in_ : int
-    feature_names_in_ : ndarray of shape (`n_features_in_`,)
-
-    See Also
-    --------
-    LogME : Numeric targets, and several labels at once.
-    sktransfer.model_selection.ModelSelector : Ranks extractors by it.
-
-    Notes
-    -----
-    A sample is given to the class with the largest log ratio of the two predictive
-    densities at y_k = 1 and y_k = 0,
-    :math:`\log N(1 | \mu_k, \sigma_k^2) - \log N(0 | \mu_k, \sigma_k^2)
-    = (2 \mu_k - 1) / 2 \sigma_k^2`, and `predict_proba` is their soft-max.
-
-    References
-    ----------
-    .. [1] K. You, Y. Liu, Z. Zhang, J. Wang, M. I. Jordan, M. Long, "Ranking and Tuning
-       Pre-trained Models: A New Paradigm for Exploiting Model Hubs", JMLR 23, 2022.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_wine
-    >>> from sklearn.preprocessing import scale
-    >>> from sktransfer.linear_model import LogMEClassifier
-    >>> X, y = load_wine(return_X_y=True)
-    >>> model = LogMEClassifier().fit(scale(X), y)
-    >>> round(model.logme_, 4)
-    -0.5377
-    >>> print(f"{(model.predict(scale(X)) == y).mean():.2f}")
-    1.00
-    """
-
-    @_fit_context(prefer_skip_nested_validation=True)
-    def partial_fit(
-        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
-    ) -> LogMEClassifier:
-        """Add samples: in the end all is as if `fit` had seen them at once.
-
-        Only the chunk and the statistics are ever held. The evidence is maximised when
-        a result is asked for, by which time every class must have had a sample.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
-        classes : array-like of shape (n_classes,), optional
-            All labels that will come; needed at the first call only.
-        sample_weight : array-like of shape (n_samples,), optional
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If `classes` is missing at the first call, or `y` holds other labels.
-        """
-        self._check_stream()
-        first = not self.__sklearn_is_fitted__()
-        if first and classes is None:
-            raise ValueError("classes must be passed on the first call to partial_fit.")
-        if first:
-            self.classes_ = np.unique(to_numpy(classes))
-        elif classes is not None and not np.array_equal(
-            self.classes_, np.unique(to_numpy(classes))
-        ):
-            raise ValueError(
-                f"classes={classes!r} is not the same as on the last call to "
-                f"partial_fit, was: {self.classes_!r}."
-            )
-        X = check_features(X, estimator=self, reset=first)
-        codes = self._encode(X, y)
-        if first:
-            self._begin(X)
-        weights = check_weights(sample_weight, X, allow_all_zero=True)
-        self._update(X, codes, weights)
-        return self
-
-    def _fit_shared(
-        self, statistics: SufficientStatistics, X: Any, codes: Any
-    ) -> LogMEClassifier:
-        """Fit to checked samples whose statistics somebody has already."""
-        _check_n_features(self, X, reset=True)
-        self.classes_ = np.arange(statistics.n_classes)
-        self.statistics_ = statistics
-        self._posterior = self._influence = self._std_error = None
-        return self._fit_updated(X, codes, None)
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Predict the class with the largest log density ratio.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n_samples,)
-        """
-        scores = to_numpy(self._log_ratios(X))
-        return self.classes_[np.argmax(scores, axis=1)]
-
-    def decision_function(self, X: Any) -> Any:
-        """Log density ratio of y_k = 1 against y_k = 0.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        array of shape (n_samples, n_classes) or (n_samples,)
-            For two classes the second's less the first's.
-        """
-        scores = self._log_ratios(X)
-        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict_proba(self, X: Any) -> Any:
-        """Class probabilities, the soft-max of the log density ratios.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-
-        Returns
-        -------
-        array of shape (n_samples, n_classes)
-        """
-        return self._like(X, softmax(to_numpy(self._log_ratios(X)), axis=1))
-
-    def log_predictive_density(self, X: Any, y: Any) -> Any:
-        """Log probability of held-out labels, log p(y | x, training data).
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,)
-
-        Returns
-        -------
-        array of shape (n_samples,)
-            In nats.
-        """
-        log_proba = log_softmax(to_numpy(self._log_ratios(X)), axis=1)
-        codes = to_numpy(self._encode(check_features(X), y))
-        return self._like(X, log_proba[np.arange(len(codes)), codes])
-
-    def _log_ratios(self, X: Any) -> Any:
-        check_is_fitted(self)
-        X = check_features(X, estimator=self, reset=False)
-        xp, _ = get_namespace(X=X)
-        variance = self._solve().variance(X)
-        # One-hot targets have unit scale; a model without noise is this certain.
-        floor = xp.full_like(variance, 1e-12)
-        variance = xp.where(variance > floor, variance, floor)
-        return (self._solve().mean(X) - 0.5) / variance
-
-    def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
-        if not restart:
-            return self._encode(X, y)
-        self.classes_, codes = encode_labels(y, X)
-        return codes
-
-    def _encode(self, X: Any, y: Any) -> Any:
-        labels = check_labels(y, X)
-        unseen = np.setdiff1d(labels, self.classes_)
-        if len(unseen):
-            raise ValueError(
-                f"y contains labels that are not among classes: {unseen.tolist()}; "
-                f"expected some of {self.classes_.tolist()}."
-            )
-        xp, where = get_namespace(X=X)
-        return from_numpy(np.searchsorted(self.classes_, labels), xp, where)
-
-    def _target_rows(self, targets: Any, X: Any) -> Any:
-        xp, _ = get_namespace(X=X)
-        classes = xp.arange(len(self.classes_), device=device(targets))
-        return xp.astype(targets[:, None] == classes[None, :], xp.float64)
-
-    def _squeeze(self, values: Any) -> Any:
-        return values
-
-    @staticmethod
-    def _like(X: Any, values: np.ndarray) -> Any:
-        xp, where = get_namespace(X=X)
-        return from_numpy(values, xp, where)

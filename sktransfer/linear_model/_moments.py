@@ -1,7 +1,7 @@
-"""Sums over samples of products of features and targets, about an origin that suits.
+"""Sums over samples of products of features and targets, about a suitable origin.
 
-Taking a large mean out after a product loses the digits that it covers; taking it out
-before costs one pass over the features, and is done where a mean dominates.
+Removing a large mean after a product loses digits. Removing it before costs one pass
+over the features, so this is done where a mean dominates.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from sktransfer.linear_model._samples import Samples
 from sktransfer.utils._array_api import (
-    chunks,
+    CHUNK,
     class_sums,
     cross_product,
     device,
@@ -23,50 +24,32 @@ from sktransfer.utils._array_api import (
     to_numpy,
 )
 
-# Up to so many standard deviations a mean may stay in a product.
+# A mean of more standard deviations is removed before products.
 _DOMINANT = 2.0
+# Rows on which means are judged.
 _SAMPLE = 512
-# Squares and their sums lie far from both ends of float32 between these two.
+# Smallest sums of squares that are safe from underflow in float32 and float64.
 _SMALLEST_SQUARE = 1e-25
-# And sums of squares in float64 down to here.
 _LEAST_SQUARE = 1e-280
 _EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over weighted samples, of features x - c and targets y - b.
+    """Sums over weighted samples, of features x - c and targets y - b, in float64."""
 
-    Attributes
-    ----------
-    weight : float
-        Sum of the weights.
-    origin : array of shape (n_features,), float64
-        c, beside the features.
-    target_origin : ndarray of shape (n_targets,)
-        b; zero for classes.
-    gram : array of shape (n_features, n_features), float64, or None
-        Sum of (x - c)(x - c)^T, where it was asked for.
-    sums : array of shape (n_features,), float64
-    squares : array of shape (n_features,), float64
-        Diagonals of the Gram matrices as they were multiplied: the scale of their
-        rounding, which no later change of the origin reduces.
-    cross : array of shape (n_features, n_targets), float64
-        Sum of (x - c)(y - b)^T.
-    target_sums, target_squares, target_rounding : ndarray of shape (n_targets,)
-        Sums of y - b and (y - b)^2, and the latter as they were first computed.
-    """
-
-    weight: float
-    origin: Any
-    target_origin: np.ndarray
-    gram: Any
-    sums: Any
+    weight: float  # sum of the weights
+    origin: Any  # c, (n_features,)
+    target_origin: np.ndarray  # b, zero for classes, (n_targets,)
+    gram: Any  # of (x - c)(x - c)^T, or None
+    sums: Any  # of x - c
+    # Diagonal of the Gram matrix as computed: the scale of its rounding, which later
+    # changes of the origin do not reduce.
     squares: Any
-    cross: Any
-    target_sums: np.ndarray
-    target_squares: np.ndarray
-    target_rounding: np.ndarray
+    cross: Any  # of (x - c)(y - b)^T, (n_features, n_targets)
+    target_sums: np.ndarray  # of y - b
+    target_squares: np.ndarray  # of (y - b)^2
+    target_rounding: np.ndarray  # the same as computed
 
     def about(self, origin: Any, target_origin: np.ndarray) -> Moments:
         """The same moments about another origin."""
@@ -103,7 +86,7 @@ class Moments:
         moments = self.about(
             self.origin + self.sums / n, self.target_origin + self.target_sums / n
         )
-        # What is left of the sums is the rounding of the means.
+        # The remaining sums are the rounding of the means.
         return replace(
             moments,
             sums=moments.sums * 0.0,
@@ -121,17 +104,14 @@ class Moments:
             **{
                 field.name: getattr(self, field.name)
                 if field.name in kept
-                else _plus(getattr(self, field.name), getattr(other, field.name))
+                else plus(getattr(self, field.name), getattr(other, field.name))
                 for field in fields(self)
             }
         )
 
 
 def moments_of(
-    X: Any,
-    y: Any,
-    n_classes: int | None,
-    weights: Any = None,
+    samples: Samples,
     *,
     with_gram: bool = True,
     double: bool = False,
@@ -139,59 +119,45 @@ def moments_of(
 ) -> Moments:
     """Moments of samples.
 
-    Parameters
-    ----------
-    X : array of shape (n, n_features), float32 or float64
-    y : array of shape (n,) or (n, n_targets)
-        Class codes if there are `n_classes`, else columns of numbers, float64.
-    n_classes : int or None
-    weights : array of shape (n,), float64, optional
-    with_gram : bool, default=True
-    double : bool, default=False
-        Whether to multiply in float64 whatever the features are.
-    near : Moments, optional
-        Earlier ones, whose origin is kept if it suits.
+    Products are taken in float64 if `double`, else in the dtype of the features. The
+    origin of earlier moments (`near`) is kept if it suits.
     """
-    xp, where = get_namespace(X=X)
+    X, xp, n_classes = samples.X, samples.xp, samples.n_classes
     dtype = xp.float64 if double else X.dtype
     n = 1.0 if near is None or near.weight == 0 else near.weight
     origin = _origin(
-        _sample(X),
+        X[:: max(1, X.shape[0] // _SAMPLE), :],
         None if near is None else near.origin,
         None if near is None else near.squares / n,
         xp,
     )
     if n_classes is None:
         b = _origin(
-            to_numpy(y),
+            to_numpy(samples.targets),
             None if near is None else near.target_origin,
             None if near is None else near.target_rounding / n,
             get_namespace()[0],
         )
-        y = y - from_numpy(b, xp, where)
+        shifted = samples.targets - from_numpy(b, xp, samples.device)
+        samples = replace(samples, targets=shifted)
     else:
         b = np.zeros(n_classes)
-    sums = functools.partial(
-        _sums, X, y, n_classes, weights, origin=origin, with_gram=with_gram
-    )
+    sums = functools.partial(_sums, samples, origin=origin, with_gram=with_gram)
     with np.errstate(over="ignore", invalid="ignore"):
         products = sums(dtype=dtype)
     if dtype != xp.float64 and not _within_range(products, X, origin, xp):
         products = sums(dtype=xp.float64)
     if not bool(xp.all(xp.isfinite(products["squares"]))):
-        raise ValueError(
-            "The squares of the features overflow float64: divide the features by "
-            "their largest absolute value first."
-        )
-    weighty = weights is None or float(xp.max(weights)) > _EPS
-    if weighty and float(xp.max(products["squares"])) < _LEAST_SQUARE:
-        varies = bool(xp.any(X != xp.astype(origin, X.dtype)))
-        if varies:
-            raise ValueError(
-                "The squares of the features underflow float64: divide the features "
-                "by their largest absolute value first."
-            )
-    host, w = to_numpy(y), None if weights is None else to_numpy(weights)
+        raise _out_of_range("features overflow")
+    weights = samples.weights
+    positive = weights is None or float(xp.max(weights)) > _EPS
+    if (
+        positive
+        and float(xp.max(products["squares"])) < _LEAST_SQUARE
+        and bool(xp.any(X != xp.astype(origin, X.dtype)))
+    ):
+        raise _out_of_range("features underflow")
+    host, w = to_numpy(samples.targets), None if weights is None else to_numpy(weights)
     if n_classes is not None:
         counts = np.bincount(host, weights=w, minlength=n_classes)
         target_sums = target_squares = counts.astype(np.float64)
@@ -200,10 +166,7 @@ def moments_of(
         with np.errstate(over="ignore", invalid="ignore"):
             target_sums, target_squares = w @ host, w @ host**2
         if not np.isfinite(target_squares).all():
-            raise ValueError(
-                "The squares of the targets overflow float64: divide the targets by "
-                "their largest absolute value first."
-            )
+            raise _out_of_range("targets overflow")
     return Moments(
         weight=float(X.shape[0] if weights is None else xp.sum(weights)),
         origin=origin,
@@ -215,41 +178,41 @@ def moments_of(
     )
 
 
-def _sums(
-    X: Any,
-    y: Any,
-    n_classes: int | None,
-    weights: Any,
-    *,
-    origin: Any,
-    with_gram: bool,
-    dtype: Any,
-) -> dict:
-    """Sums over samples of what is multiplied in `dtype`."""
-    xp, where = get_namespace(X=X)
+def _out_of_range(what: str) -> ValueError:
+    name = what.split()[0]
+    return ValueError(
+        f"The squares of the {what} float64: divide the {name} by their largest "
+        "absolute value first."
+    )
+
+
+def _sums(samples: Samples, *, origin: Any, with_gram: bool, dtype: Any) -> dict:
+    """Sums over samples of products in `dtype`."""
+    xp, n_classes = samples.xp, samples.n_classes
     moved = bool(xp.any(origin != 0))
     unit = None
     if n_classes is None:
-        # Targets of any size fit into float32 in units of their largest.
-        largest = np.abs(to_numpy(y)).max(axis=0, initial=0.0)
-        unit = from_numpy(np.where(largest > 0, largest, 1.0), xp, where)
-        y = y / unit
+        # In units of their largest, targets of any size fit into float32.
+        largest = np.abs(to_numpy(samples.targets)).max(axis=0, initial=0.0)
+        largest = np.where(largest > 0, largest, 1.0)
+        unit = from_numpy(largest, xp, samples.device)
+        samples = replace(samples, targets=samples.targets / unit)
     total: dict = {}
-    for rows in chunks(X.shape[0]):
-        part = xp.astype(X[rows, :], dtype, copy=False)
+    for block in samples.blocks(CHUNK):
+        part = xp.astype(block.X, dtype, copy=False)
         if moved:
             part = part - xp.astype(origin, dtype)
-        w = None if weights is None else weights[rows]
+        w = block.weights
         product = gram(part, xp, w) if with_gram else None
         parts = {
             "gram": product,
             "sums": cross_product(part, xp.ones_like(part[:, :1]), xp, w)[:, 0],
             "squares": _diagonal(product, part, w, xp),
-            "cross": cross_product(part, y[rows, :], xp, w)
+            "cross": cross_product(part, block.targets, xp, w)
             if n_classes is None
-            else class_sums(part, y[rows], n_classes, xp, w),
+            else class_sums(part, block.targets, n_classes, xp, w),
         }
-        total = {name: _plus(total.get(name), value) for name, value in parts.items()}
+        total = {name: plus(total.get(name), value) for name, value in parts.items()}
     if unit is not None:
         total["cross"] = total["cross"] * unit
     return total
@@ -263,7 +226,7 @@ def _diagonal(product: Any, part: Any, weights: Any, xp: Any) -> Any:
 
 
 def _within_range(products: dict, X: Any, origin: Any, xp: Any) -> bool:
-    """Whether no product of float32 numbers has left the range of float32."""
+    """Whether all products of float32 numbers are in the range of float32."""
     squares = products["squares"]
     finite = all(
         bool(xp.all(xp.isfinite(products[name]))) for name in ("squares", "cross")
@@ -277,24 +240,20 @@ def _within_range(products: dict, X: Any, origin: Any, xp: Any) -> bool:
     return finite
 
 
-def _sample(X: Any) -> Any:
-    """A few rows from all over the array."""
-    return X[:: max(1, X.shape[0] // _SAMPLE), :]
-
-
 def _origin(sample: Any, previous: Any, mean_squares: Any, xp: Any) -> Any:
-    """Zero, or what came before, or the means where they dominate what varies."""
+    """The previous origin (or zero), but the means where they dominate."""
     values = xp.astype(sample, xp.float64)
     mean, spread = xp.mean(values, axis=0), xp.std(values, axis=0)
     start = xp.zeros_like(mean)
     if previous is not None:
         start, spread = previous, xp.maximum(spread, mean_squares**0.5)
     far = xp.abs(mean - start) > _DOMINANT * spread
-    # A number of the features' own precision, which is subtracted exactly.
+    # In the precision of the features, so that subtraction is exact.
     return xp.astype(xp.astype(xp.where(far, mean, start), sample.dtype), xp.float64)
 
 
-def _plus(one: Any, other: Any) -> Any:
+def plus(one: Any, other: Any) -> Any:
+    """Sum of two arrays or moments; None counts as zero."""
     if one is None or other is None:
         return other if one is None else one
     return one + other

@@ -1,90 +1,72 @@
-"""The spectrum of features, and the targets seen from it.
+"""Spectral decomposition of the features, with the targets in its basis.
 
 Eigenvalues of D C D are as accurate as C is well conditioned, whatever the scales in
-the diagonal matrix D. So the rank is decided on features scaled to unit length, whose
-Gram matrix has an error that is known.
+the diagonal matrix D. The rank is therefore determined on features of unit length,
+whose Gram matrix has a known error.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.linalg import lapack, lstsq, solve_triangular, svd, svdvals
+from scipy.linalg import lapack, lstsq, solve_triangular, svd
 
 from sktransfer.linear_model._eigenbasis import Eigenbasis, RowEigenbasis, blocks, eigh
-from sktransfer.linear_model._exact_fit import count_distinct
 from sktransfer.linear_model._moments import Moments
-from sktransfer.utils._array_api import from_numpy, get_namespace, to_numpy
+from sktransfer.linear_model._samples import Samples
+from sktransfer.utils._array_api import (
+    beside,
+    chunks,
+    from_numpy,
+    get_namespace,
+    to_numpy,
+)
 
 _EPS = float(np.finfo(np.float64).eps)
-# Relative errors of eigenvalues that are small enough to keep them.
+# Largest relative error of an eigenvalue that is kept.
 _RESOLVED = 1e-4
-# Samples that are looked at for directions that have been lost.
-_LOOKED_AT = 1024
-# Size of a feature beside the largest up to which it counts as zero.
+# Size of a feature, relative to the largest, up to which it counts as zero.
 _LEAST = 1e-12
-# What of the features may come from arithmetic that made them, in eps.
-_ROUNDING = 1e3
+# Rounding of the arithmetic that made the features, in eps.
+ROUNDING = 1e3
+# Samples handled at once where there is one number per target or direction.
+_ROWS = 1024
+_LEFT_ROWS = 4096
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Features and targets in the basis where the features are uncorrelated.
+    """The numerically non-zero part of G = V diag(s) V^T, and the targets in it.
 
-    The numerically non-zero part of G = V diag(s) V^T, and the targets seen from it.
-    Small arrays live on the host in float64; `basis` and `feature_mean` stay on the
-    device of the features.
-
-    Attributes
-    ----------
-    eigenvalues : ndarray of shape (rank,)
-        s, decreasing: squared singular values of the features.
-    eigenbasis : Eigenbasis or None
-        V, which `basis` gives as an array of shape (n_features, rank).
-    projections : ndarray of shape (rank, n_targets)
-        z = U^T Y, the targets projected on the left singular vectors.
-    residual : ndarray of shape (n_targets,)
-        The part of ||y||^2 that no linear function of the features reaches.
-    uncertain : ndarray of shape (n_targets,), bool
-        Whether rounding may hide that part, so that it is known only to be small:
-        `residual` is then an upper bound, or zero where the bound is negligible.
-    target_norms : ndarray of shape (n_targets,)
-        ||y||^2.
-    n_samples : float
-        Number (sum of the weights) of the samples; one less if means were removed, as
-        only the n - 1 contrasts of a target are left.
-    n_rows, n_distinct : int
-        Number of rows of positive weight, and how many of them are known to be copies
-        of none before; one less as well.
-    feature_mean, target_mean : array of shape (n_features,), ndarray (n_targets,)
-        What was subtracted; None where nothing was.
-    lengths2 : ndarray of shape (n_features,) or None
-        The scale of the rounding in G, whose entry i, j is off by some `eps` times the
-        roots of entries i and j; None where there is no such error.
-    eps : float
-    truncated : bool
-        Whether that error hides directions, which count as absent.
-    residual_error : ndarray of shape (n_targets,)
-        How much it may change `residual`, about.
+    Small arrays are on the host in float64; `basis` and `feature_mean` are on the
+    device of the features. With means removed all counts of samples are one less: they
+    count the contrasts of a target.
     """
 
-    eigenvalues: np.ndarray
-    eigenbasis: Eigenbasis | None
+    eigenvalues: np.ndarray  # s, decreasing, (rank,)
+    eigenbasis: Eigenbasis | None  # V
+    # U^T Y, the targets projected on the left singular vectors, (rank, n_targets).
     projections: np.ndarray
+    # The part of ||y||^2 that no linear function of the features explains, and whether
+    # it is within its rounding (an upper bound, or zero if negligible), (n_targets,).
     residual: np.ndarray
     uncertain: np.ndarray
-    target_norms: np.ndarray
-    n_samples: float
-    n_rows: int
-    n_distinct: int
+    target_norms: np.ndarray  # ||y||^2, (n_targets,)
+    n_samples: float  # sum of the weights
+    n_rows: int  # of positive weight
+    n_distinct: int  # not known to be copies
+    # What was subtracted, if anything, (n_features,) and (n_targets,).
     feature_mean: Any = None
     target_mean: np.ndarray | None = None
-    lengths2: np.ndarray | None = None
+    # Scale of the rounding in G, if there is any, (n_features,): the error of an entry
+    # is about `eps` times the square root of the two scales.
+    squared_lengths: np.ndarray | None = None
     eps: float = _EPS
-    truncated: bool = False
+    truncated: bool = False  # whether directions within that error were dropped
     residual_error: np.ndarray | float = 0.0
 
     @property
@@ -93,44 +75,53 @@ class Spectrum:
         return self.eigenbasis.vectors
 
     @property
-    def believed(self) -> bool:
-        """Whether there are enough samples to believe a target that fits exactly.
+    def credible(self) -> bool:
+        """Whether enough samples support a target that is fitted exactly.
 
-        With fewer the features fit because they are many, and samples repeat.
+        Otherwise it may be fitted because features are many and samples repeat.
         """
         rank = len(self.eigenvalues)
         return self.n_samples >= 2 * rank or self.n_distinct >= 1.25 * rank
 
     @property
-    def complete(self) -> bool:
+    def interpolates(self) -> bool:
         """Whether the features can reproduce any target on these rows."""
         return len(self.eigenvalues) >= self.n_rows
+
+    def left_blocks(self, X: Any) -> Iterator[tuple[slice, Any]]:
+        """Yield (rows, U): the left singular vectors, block by block.
+
+        `X` holds the samples of the spectrum in their order; U ignores their weights.
+        """
+        xp, _ = get_namespace(X=X)
+        basis = self.eigenbasis
+        if isinstance(basis, RowEigenbasis):
+            for rows in chunks(X.shape[0], _LEFT_ROWS):
+                yield rows, basis.left_rows(rows)
+            return
+        dtype = xp.float64 if self.eps == _EPS else X.dtype
+        scale = beside(1 / np.sqrt(self.eigenvalues), basis.vectors)
+        scaled = xp.astype(basis.vectors * scale, dtype, copy=False)
+        for rows in chunks(X.shape[0], _LEFT_ROWS):
+            part = xp.astype(X[rows, :], dtype, copy=False)
+            if self.feature_mean is not None:
+                part = part - xp.astype(self.feature_mean, dtype)
+            yield rows, part @ scaled
 
 
 def spectrum_of_moments(
     moments: Moments, n_rows: int, eps: float, *, centred: bool
 ) -> Spectrum:
-    """Spectrum from the Gram matrix.
-
-    Parameters
-    ----------
-    moments : Moments
-    n_rows : int
-        Number of rows of positive weight.
-    eps : float
-        Relative error of the products that `moments` are sums of.
-    centred : bool
-        Whether to remove the means of features and targets.
-    """
+    """Spectrum of `n_rows` rows from their Gram matrix, of relative error `eps`."""
     xp, where = get_namespace(gram=moments.gram)
     about = moments.centred() if centred else moments.raw()
     diagonal = to_numpy(xp.linalg.diagonal(about.gram))
-    # Entries have an error relative to what was multiplied, and to what is left.
+    # The error is relative to the products, plus to what the shift of means left.
     length2 = to_numpy(moments.squares) + (_EPS / eps) * diagonal
-    dead = (diagonal <= 8 * eps * length2) | _is_tiny(diagonal)
-    length2[dead] = 0.0
+    zero = (diagonal <= 8 * eps * length2) | _is_tiny(diagonal)
+    length2[zero] = 0.0
     values, basis = eigh(about.gram)
-    rank = int(np.sum(~dead))
+    rank = int(np.sum(~zero))
     d = len(diagonal)
     floor = 8 * math.sqrt(d) * eps + 4 * d * _EPS
     resolved = _is_resolved(values, rank)
@@ -155,14 +146,14 @@ def spectrum_of_moments(
     if len(values) >= n_rows:
         residual[:] = 0.0
     elif len(values):
-        # The eigensolver's errors know no scales; those of a factor are seen.
-        solver = (
+        # The eigensolver's error is absolute; that of a factor is measured.
+        solver_error = (
             math.sqrt(len(length2)) * _EPS * values[0] * _weights2(values, projections)
             if factor is None
             else np.abs(np.sum(projections**2, axis=0) - explained)
         )
-        error = solver + _residual_error(
-            values, basis, projections, residual - solver, moments, length2, eps
+        error = solver_error + _residual_error(
+            values, basis, projections, residual - solver_error, moments, length2, eps
         )
         uncertain = residual <= error
         residual[uncertain] = np.minimum(error, norms)[uncertain]
@@ -179,7 +170,7 @@ def spectrum_of_moments(
         n_distinct=n_rows,
         feature_mean=about.origin if centred else None,
         target_mean=about.target_origin if centred else None,
-        lengths2=length2,
+        squared_lengths=length2,
         eps=eps,
         truncated=len(values) < rank,
         residual_error=error,
@@ -187,7 +178,7 @@ def spectrum_of_moments(
 
 
 def _is_tiny(squares: np.ndarray) -> np.ndarray:
-    """Features so small beside the largest that no decomposition can see them."""
+    """Features too small beside the largest for any decomposition to resolve."""
     return squares <= _LEAST**2 * squares.max(initial=0.0)
 
 
@@ -206,7 +197,7 @@ def _residual_error(
     length2: np.ndarray,
     eps: float,
 ) -> np.ndarray:
-    """How much the residuals can be off, given that all entries of G and B are by eps.
+    """Error of the residuals, given relative errors eps of all entries of G and B.
 
     With w the least-squares weights and l the features' lengths, d(residual) is
     -2 w^T dB + w^T dG w, about eps (2 |l w| |y| + |l w|^2).
@@ -216,12 +207,12 @@ def _residual_error(
     def error(scaled2: np.ndarray) -> np.ndarray:
         return 4 * eps * (2 * np.sqrt(scaled2) * norms + scaled2)
 
-    # The largest of the lengths clears most targets of suspicion, at no cost.
+    # A cheap bound, by the largest length, is enough for most targets.
     bound = error(length2.max() * _weights2(values, projections))
     if (residual > bound).all():
         return bound
     w = projections / np.sqrt(values)[:, None]
-    w = to_numpy(basis.combine(_beside(w, basis)))
+    w = to_numpy(basis.combine(beside(w, basis.example)))
     return error(length2 @ w**2)
 
 
@@ -230,18 +221,13 @@ def _weights2(values: np.ndarray, projections: np.ndarray) -> np.ndarray:
     return np.sum(projections**2 / values[:, None], axis=0)
 
 
-def _beside(values: np.ndarray, basis: Eigenbasis) -> Any:
-    xp, where = get_namespace(example=basis.example)
-    return from_numpy(values, xp, where)
-
-
 @dataclass(frozen=True)
 class _Factor:
     """R with R^T R = G / (length x length^T), of full rank; on the host.
 
-    From a Cholesky decomposition with pivoting of the centred Gram matrix, whose
-    pivots say which features add nothing to those before. A mean that was not removed
-    comes in as one direction more, or within those that there are.
+    It comes from a pivoted Cholesky decomposition of the centred Gram matrix, which
+    finds features that depend on others. A mean that was not removed adds a direction,
+    unless the features span it.
     """
 
     R: np.ndarray  # (rank, n_features)
@@ -254,13 +240,13 @@ class _Factor:
         G = to_numpy(middle.gram)
         mean = math.sqrt(moments.weight) * to_numpy(middle.origin)
         diagonal = np.diagonal(G)
-        alive = diagonal > floor * to_numpy(moments.squares)
-        alive &= ~_is_tiny(np.maximum(diagonal, mean**2))
-        length = np.sqrt(np.where(alive, diagonal, mean**2))
+        varies = diagonal > floor * to_numpy(moments.squares)
+        varies &= ~_is_tiny(np.maximum(diagonal, mean**2))
+        length = np.sqrt(np.where(varies, diagonal, mean**2))
         length[length == 0] = 1.0
         mean /= length
         C = G / length / length[:, None]
-        C[~alive, :] = C[:, ~alive] = 0.0
+        C[~varies, :] = C[:, ~varies] = 0.0
         U, pivots, rank, _ = lapack.dpstrf(C, tol=floor)
         pivots = pivots - 1
         R = np.empty((rank, len(C)))
@@ -281,10 +267,7 @@ class _Factor:
         return cls(R, length, centred)
 
     def decompose(self, moments: Moments) -> tuple[np.ndarray, ...]:
-        """Eigenvalues, eigenvectors, and the targets on the left singular vectors.
-
-        And what of ||y||^2 the features explain, which knows no scales.
-        """
+        """Eigenvalues, eigenvectors, projections, and the explained part of ||y||^2."""
         M = self.R * self.length
         values, left = eigh(M @ M.T)
         if _is_resolved(values, len(values)):
@@ -305,22 +288,13 @@ class _Factor:
         return values, V, projections, np.sum(scaled**2, axis=0)
 
 
-def spectrum_of_rows(
-    X: Any, targets: np.ndarray, weights: Any, moments: Moments, *, centred: bool
-) -> Spectrum:
+def spectrum_of_rows(samples: Samples, moments: Moments, *, centred: bool) -> Spectrum:
     """Spectrum of fewer samples than features, from the products of samples.
 
-    Parameters
-    ----------
-    X : array of shape (n, n_features), float32 or float64
-    targets : ndarray of shape (n, n_targets)
-    weights : array of shape (n,), float64, or None
-    moments : Moments
-        Theirs, without a Gram matrix.
-    centred : bool
-        Whether to remove the means of features and targets.
+    `moments` are theirs, without a Gram matrix.
     """
-    xp, where = get_namespace(X=X)
+    X, xp, where = samples.X, samples.xp, samples.device
+    targets, weights = to_numpy(samples.columns), samples.weights
     means = moments.centred() if centred else None
     root = None if weights is None else xp.sqrt(weights)
     mean = None if means is None else means.origin
@@ -332,31 +306,31 @@ def spectrum_of_rows(
     if root is not None:
         targets = targets * to_numpy(root)[:, None]
     norms = np.sum(targets**2, axis=0)
-    n_rows = len(targets) if weights is None else int(np.sum(to_numpy(weights) > 0))
-    complete = rank >= n_rows - centred
-    spread = float(values[0] / values[rank - 1]) if rank else 0.0
-    projections, residual, uncertain = _projected(
-        targets, norms, left.leading(rank), spread, X
+    n_rows = len(samples.positive)
+    interpolates = rank >= n_rows - centred
+    condition = float(values[0] / values[rank - 1]) if rank else 0.0
+    projections, residual, uncertain = _project(
+        targets, norms, left.leading(rank), condition, X
     )
-    if not complete and (
-        (uncertain.any() and spread * _EPS * len(values) > _RESOLVED)
-        or _is_hidden(left, rank, X, mean, root, values)
+    if not interpolates and (
+        (uncertain.any() and condition * _EPS * len(values) > _RESOLVED)
+        or _misses_directions(left, rank, X, mean, root, values)
     ):
         whole = np.concatenate([to_numpy(b) for b in blocks(X, mean, root)], axis=1)
         U, singular, _ = svd(whole, full_matrices=False)
         rank = int(np.sum(singular > max(whole.shape) * _EPS * singular[0]))
         values, left = singular**2, Eigenbasis(from_numpy(U, xp, where))
-        complete = rank >= n_rows - centred
-        spread = float(singular[0] / singular[rank - 1])
-        projections, residual, uncertain = _projected(
-            targets, norms, left.leading(rank), spread, X
+        interpolates = rank >= n_rows - centred
+        condition = float(singular[0] / singular[rank - 1])
+        projections, residual, uncertain = _project(
+            targets, norms, left.leading(rank), condition, X
         )
     values, left = values[:rank], left.leading(rank)
     basis = RowEigenbasis(X, mean, root, left, np.sqrt(values))
-    residual[complete | uncertain] = 0.0
+    residual[interpolates | uncertain] = 0.0
     n_distinct = n_rows
-    if not complete and not residual.all():
-        n_distinct = count_distinct(X, weights, zero=centred)
+    if not interpolates and not residual.all():
+        n_distinct = count_distinct(samples, zero=centred)
     return Spectrum(
         eigenvalues=values,
         eigenbasis=basis,
@@ -372,57 +346,40 @@ def spectrum_of_rows(
     )
 
 
-def _projected(
-    targets: np.ndarray, norms: np.ndarray, left: Eigenbasis, spread: float, X: Any
+def _project(
+    targets: np.ndarray, norms: np.ndarray, left: Eigenbasis, condition: float, X: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Targets on left singular vectors, what is left of them, and where it is rounding.
+    """Projections on the left singular vectors, residuals, and which are rounding.
 
-    Of the features, and of the space that their weakest directions span.
+    Rounding is that of the features, and of the space of their weakest directions.
     """
     xp, where = get_namespace(X=X)
     projections = to_numpy(left.project(from_numpy(targets, xp, where)))
-    rest = targets - to_numpy(left.combine(from_numpy(projections, xp, where)))
-    residual = np.sum(rest**2, axis=0)
-    rounding = 8 * float(xp.finfo(X.dtype).eps) + len(targets) * _EPS * spread
+    unexplained = targets - to_numpy(left.combine(from_numpy(projections, xp, where)))
+    residual = np.sum(unexplained**2, axis=0)
+    rounding = 8 * float(xp.finfo(X.dtype).eps) + len(targets) * _EPS * condition
     return projections, residual, residual <= rounding**2 * norms
 
 
-def _is_hidden(
+def _misses_directions(
     left: Eigenbasis, rank: int, X: Any, mean: Any, root: Any, values: np.ndarray
 ) -> bool:
-    """Whether rows have a part that their products lose, beyond the rows' rounding."""
+    """Whether rows have a part, larger than their rounding, that products lose."""
     xp, _ = get_namespace(X=X)
     lost = left.vectors[:, rank:]
     parts = sum(xp.sum((lost.T @ b) ** 2, axis=1) for b in blocks(X, mean, root))
     norms = sum(xp.sum(block**2, axis=1) for block in blocks(X, None, root))
-    rounding = 8 * float(xp.finfo(X.dtype).eps) + _ROUNDING * _EPS
+    rounding = 8 * float(xp.finfo(X.dtype).eps) + ROUNDING * _EPS
     solver = len(values) * _EPS
     tolerance = rounding**2 * (lost**2).T @ norms + solver**2 * float(values[0])
     return bool(xp.any(parts > tolerance))
 
 
-def loses_directions(spectrum: Spectrum, X: Any, weights: Any = None) -> bool:
-    """Whether features have a part that their products hide, beyond their rounding.
-
-    Parameters
-    ----------
-    spectrum : Spectrum
-        Of these samples.
-    X : array of shape (n, n_features)
-    weights : array of shape (n,), optional
-    """
-    if not spectrum.truncated:
-        return False
-    xp, where = get_namespace(X=X)
-    chosen = np.arange(X.shape[0])
-    if weights is not None:
-        chosen = np.flatnonzero(to_numpy(weights) > 0)
-    chosen = chosen[:: -(-len(chosen) // _LOOKED_AT)]
-    some = to_numpy(xp.take(X, from_numpy(chosen, xp, where), axis=0))
-    some = some.astype(np.float64)
-    if spectrum.feature_mean is not None:
-        some = some - to_numpy(spectrum.feature_mean)
-    length = np.linalg.norm(some, axis=0)
-    singular = svdvals(some / np.where(length > 0, length, 1.0))
-    seen = singular > _ROUNDING * float(xp.finfo(X.dtype).eps) * singular[0]
-    return int(np.sum(seen)) > len(spectrum.eigenvalues)
+def count_distinct(samples: Samples, *, zero: bool = True) -> int:
+    """Number of different rows of positive weight; `zero`: whether zeros count."""
+    counted = set()
+    for block in samples.blocks(_ROWS):
+        part = to_numpy(block.X)[block.positive] + 0.0  # -0.0 is 0.0
+        keep = slice(None) if zero else part.any(axis=1)
+        counted.update(hash(row.tobytes()) for row in part[keep])
+    return len(counted)

@@ -1,7 +1,7 @@
 """Sufficient statistics of features and targets.
 
-Everything that LogME, the H-score or the log-determinants of class means need to know
-of n samples is additive over samples: so it streams, merges and travels.
+LogME, the H-score and the log-determinants of class means depend on the samples only
+through sums over them, which can be streamed, merged and sent to other processes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.linear_model._moments import Moments, moments_of
+from sktransfer.linear_model._moments import Moments, moments_of, plus
+from sktransfer.linear_model._samples import Samples
 from sktransfer.linear_model._spectrum import (
     Spectrum,
     spectrum_of_moments,
     spectrum_of_rows,
 )
-from sktransfer.utils._array_api import from_numpy, get_namespace, to_numpy
+from sktransfer.utils._array_api import get_namespace, to_numpy
+from sktransfer.utils._validation import check_weights
 
-# Up to so many samples per feature products are taken in float64: there the Gram matrix
+# Samples per feature up to which products are taken in float64: there the Gram matrix
 # is worst conditioned, and its product costs less than its eigenvalues.
 _FEW = 4
 
@@ -28,16 +30,16 @@ _FEW = 4
 class SufficientStatistics:
     """Additive statistics of features F and targets Y.
 
-    n, G = F^T F, B = F^T Y, ||y_k||^2, and the sums of both sides. While there are
-    fewer samples than features the rows themselves are kept instead of G: they are
-    smaller, and their n x n Gram matrix has the same spectrum.
+    These are n, G = F^T F, B = F^T Y, ||y_k||^2, and the sums of features and targets.
+    As long as there are fewer samples than features, the rows are kept instead of G:
+    they are smaller, and their n x n Gram matrix has the same spectrum.
 
     Parameters
     ----------
     n_features : int
     n_classes : int, optional
-        Number of classes if the targets are class codes in ``range(n_classes)``, which
-        stand for their one-hot columns; None for numeric targets.
+        Number of classes if the targets are class codes in ``range(n_classes)``, in
+        place of their one-hot columns; None for numeric targets.
 
     Attributes
     ----------
@@ -55,14 +57,14 @@ class SufficientStatistics:
 
     Notes
     -----
-    Sums are taken about an origin: the mean of the first samples for features and
+    Sums are taken about an origin. It is the mean of the first samples for features and
     targets whose mean is more than two standard deviations from zero, and zero for the
-    others. Merging moves them to a common origin. Products are taken in the dtype of
-    the features (in float64 up to four samples per feature) and accumulated in
-    float64. The error of an entry of G is then a few eps of that dtype relative to the
-    two diagonal entries beside it, whatever the scales and offsets of the features.
-    Directions that this error leaves undetermined count as absent: once every feature
-    is scaled to unit length, those whose eigenvalue is below 8 sqrt(n_features) eps.
+    others. Merging moves sums to a common origin. Products are taken in the dtype of
+    the features (in float64 up to four samples per feature) and accumulated in float64.
+    An entry of G then has an error of a few eps of that dtype relative to the diagonal
+    entries of its row and column, whatever the scales and offsets of the features.
+    Directions within this error count as absent: with features scaled to unit length,
+    those of eigenvalues below 8 sqrt(n_features) eps.
 
     Examples
     --------
@@ -84,8 +86,9 @@ class SufficientStatistics:
         # Rows of positive weight.
         self._n_weighted = 0
         self._moments: Moments | None = None
-        self._target_range: np.ndarray | None = None
-        self._rows: list[tuple[Any, Any, Any]] = []
+        # Minima of the targets and of their negatives.
+        self._extremes: np.ndarray | None = None
+        self._rows: list[Samples] = []
         self._double = False
         # Relative error of the least precise product so far.
         self._eps = float(np.finfo(np.float64).eps)
@@ -113,24 +116,27 @@ class SufficientStatistics:
             If the arrays do not have these shapes, dtypes and values, or if the squares
             of the features overflow float64.
         """
-        xp, where = get_namespace(X=X, **{"earlier X": self._example})
+        xp, where = get_namespace(X=X)
         y = self._check(X, y, xp, where)
-        weights = self._check_weights(sample_weight, X, xp)
-        n_rows = self.n_rows + X.shape[0]
+        weights = check_weights(sample_weight, X, allow_all_zero=True)
+        return self.add(Samples(X, y, self.n_classes, weights))
+
+    def add(self, samples: Samples) -> SufficientStatistics:
+        """Add checked samples; see :meth:`update`."""
+        get_namespace(X=samples.X, **{"earlier X": self._example})
+        n_rows = self.n_rows + len(samples)
         if self._moments is None or self._moments.gram is None:
             if n_rows < self.n_features:
-                self._add(X, y, weights, keep=True)
-                # The caller may use its buffers again.
-                rows = (X, y) if weights is None else (X, y, weights)
-                X, y, *weighted = (xp.asarray(array, copy=True) for array in rows)
-                self._rows.append((X, y, weighted[0] if weighted else None))
+                self._add(samples, keep=True)
+                # The caller may reuse its buffers.
+                self._rows.append(samples.copy())
                 return self
-            # From here on the Gram matrix is the smaller.
+            # From now on the Gram matrix is smaller than the rows.
             rows, self._rows, self._moments = self._rows, [], None
             self.n_rows = self._n_weighted = 0
             for kept in rows:
-                self._add(*kept)
-        self._add(X, y, weights)
+                self._add(kept)
+        self._add(samples)
         return self
 
     @property
@@ -168,19 +174,6 @@ class SufficientStatistics:
             )
         return y
 
-    def _check_weights(self, weights: Any, X: Any, xp: Any) -> Any:
-        """Validate weights, which may be zero in one update of several."""
-        if weights is None:
-            return None
-        host = to_numpy(weights).astype(np.float64)
-        if host.shape != X.shape[:1] or not (np.isfinite(host) & (host >= 0)).all():
-            raise ValueError(
-                "sample_weight must hold finite numbers >= 0 of shape "
-                f"({X.shape[0]},); got shape {host.shape} with values from "
-                f"{host.min(initial=np.inf)} to {host.max(initial=-np.inf)}."
-            )
-        return xp.astype(weights, xp.float64, copy=False)
-
     @property
     def is_single(self) -> bool:
         """Whether products were taken in float32."""
@@ -192,44 +185,37 @@ class SufficientStatistics:
         statistics._double = True
         return statistics
 
-    def _add(self, X: Any, y: Any, weights: Any, *, keep: bool = False) -> None:
-        """Add the moments of checked rows; no Gram matrix of those that are kept."""
-        if X.shape[0] == 0:
+    def _add(self, samples: Samples, *, keep: bool = False) -> None:
+        """Add the moments of samples, without a Gram matrix if they are kept."""
+        if len(samples) == 0:
             return
-        xp, _ = get_namespace(X=X)
-        self.n_rows += X.shape[0]
+        X, xp = samples.X, samples.xp
+        self.n_rows += len(samples)
         few = self.n_rows <= _FEW * self.n_features
         double = X.dtype == xp.float64 or few or self._double
         precision = xp.float64 if double else X.dtype
         self._eps = max(self._eps, float(xp.finfo(precision).eps))
         part = moments_of(
-            X,
-            y,
-            self.n_classes,
-            weights,
-            with_gram=not keep,
-            double=double,
-            near=self._moments,
+            samples, with_gram=not keep, double=double, near=self._moments
         )
-        self._moments = part if self._moments is None else self._moments + part
-        positive = slice(None) if weights is None else to_numpy(weights) > 0
-        seen = to_numpy(y)[positive]
+        self._moments = plus(self._moments, part)
+        seen = to_numpy(samples.targets)
+        if samples.weights is not None:
+            seen = seen[samples.positive]
         self._n_weighted += len(seen)
         if self.n_classes is None:
             low = seen.min(axis=0, initial=np.inf)
-            self._widen(np.stack([low, (-seen).min(axis=0, initial=np.inf)]))
-        self._forget()
-
-    def _widen(self, extremes: np.ndarray | None) -> None:
-        have = self._target_range
-        if have is not None and extremes is not None:
-            extremes = np.minimum(have, extremes)
-        self._target_range = have if extremes is None else extremes
-
-    def _forget(self) -> None:
-        """Forget what was derived from fewer samples."""
+            self._extend(np.stack([low, (-seen).min(axis=0, initial=np.inf)]))
+        # These were derived from fewer samples.
         for name in ("spectrum", "centred_spectrum"):
             self.__dict__.pop(name, None)
+
+    def _extend(self, extremes: np.ndarray | None) -> None:
+        """Take the extremes of more targets into account."""
+        if self._extremes is None:
+            self._extremes = extremes
+        elif extremes is not None:
+            self._extremes = np.minimum(self._extremes, extremes)
 
     def __add__(self, other: SufficientStatistics) -> SufficientStatistics:
         """Merge the statistics of two sets of samples."""
@@ -237,31 +223,22 @@ class SufficientStatistics:
             return NotImplemented
         if (self.n_features, self.n_classes) != (other.n_features, other.n_classes):
             raise ValueError(
-                "Only statistics of the same features and classes can be merged; got "
+                "Merging requires statistics of the same features and classes; got "
                 f"n_features={self.n_features}, n_classes={self.n_classes} and "
                 f"n_features={other.n_features}, n_classes={other.n_classes}."
             )
         merged = SufficientStatistics(self.n_features, n_classes=self.n_classes)
         merged._double = self._double and other._double
-        parts = sorted((self, other), key=lambda part: bool(part._rows))
-        for part in parts:
-            if part._rows or part._moments is None:
-                continue
-            have = merged._moments
-            merged._moments = part._moments if have is None else have + part._moments
-            merged._eps = max(merged._eps, part._eps)
-            merged.n_rows += part.n_rows
-            merged._n_weighted += part._n_weighted
-            merged._widen(part._target_range)
-        for part in parts:
-            for rows in part._rows:
-                merged.update(*rows)
+        for part in (self, other):
+            if not part._rows:
+                merged._moments = plus(merged._moments, part._moments)
+                merged._eps = max(merged._eps, part._eps)
+                merged.n_rows += part.n_rows
+                merged._n_weighted += part._n_weighted
+                merged._extend(part._extremes)
+        for rows in self._rows + other._rows:
+            merged.add(rows)
         return merged
-
-    @property
-    def n_targets(self) -> int:
-        """Number of targets (classes)."""
-        return len(self.target_norms)
 
     @property
     def n_samples(self) -> float:
@@ -278,8 +255,7 @@ class SufficientStatistics:
         """G = F^T F, float64, of shape (n_features, n_features)."""
         if not self._rows:
             return self._moments.raw().gram
-        X, y, weights = self._joined_rows()
-        return moments_of(X, y, self.n_classes, weights, double=True).raw().gram
+        return moments_of(Samples.joined(self._rows), double=True).raw().gram
 
     @property
     def cross(self) -> Any:
@@ -315,8 +291,7 @@ class SufficientStatistics:
         """Variance of the features, float64, of shape (n_features,)."""
         moments, n = self._moments, self.n_samples
         if moments.gram is None:
-            X, y, weights = self._joined_rows()
-            moments = moments_of(X, y, self.n_classes, weights, with_gram=False)
+            moments = moments_of(Samples.joined(self._rows), with_gram=False)
             return moments.squares / n - (moments.sums / n) ** 2
         xp, _ = get_namespace(gram=moments.gram)
         return xp.linalg.diagonal(moments.gram) / n - (moments.sums / n) ** 2
@@ -327,11 +302,11 @@ class SufficientStatistics:
         if self.n_classes is not None:
             sums = self.target_sums
             return (sums == 0) | (sums == self.n_samples)
-        low, high = self._target_range
-        return low == -high
+        low, minus_high = self._extremes
+        return low == -minus_high
 
     @property
-    def lost_targets(self) -> np.ndarray:
+    def underflowing_targets(self) -> np.ndarray:
         """Boolean mask of the targets that vary, but whose squares underflow."""
         if self.n_classes is not None:
             return np.zeros(self.n_classes, dtype=bool)
@@ -340,7 +315,7 @@ class SufficientStatistics:
 
     @cached_property
     def spectrum(self) -> Spectrum:
-        """Spectrum of the features as they are."""
+        """Spectrum of the features without centring."""
         return self._spectrum(centred=False)
 
     @cached_property
@@ -353,20 +328,5 @@ class SufficientStatistics:
             return spectrum_of_moments(
                 self._moments, self._n_weighted, self._eps, centred=centred
             )
-        X, y, weights = self._joined_rows()
-        targets = to_numpy(y)
-        if self.n_classes is not None:
-            targets = np.eye(self.n_classes)[targets]
-        return spectrum_of_rows(X, targets, weights, self._moments, centred=centred)
-
-    def _joined_rows(self) -> tuple[Any, Any, Any]:
-        """All rows that are kept: features, targets, and weights if there are any."""
-        xp, where = get_namespace(X=self._example)
-        features, targets, weights = zip(*self._rows, strict=True)
-        if all(part is None for part in weights):
-            return xp.concat(features), xp.concat(targets), None
-        whole = [
-            from_numpy(np.ones(len(X)), xp, where) if w is None else w
-            for X, w in zip(features, weights, strict=True)
-        ]
-        return xp.concat(features), xp.concat(targets), xp.concat(whole)
+        rows = Samples.joined(self._rows)
+        return spectrum_of_rows(rows, self._moments, centred=centred)

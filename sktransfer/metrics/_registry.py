@@ -1,244 +1,44 @@
-"""The metrics by name: what each reads, takes and costs, and where it is from."""
+"""The metrics by name."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any
 
-from sktransfer.metrics._coding_rate import layer_factor, transrate_of, transrate_score
-from sktransfer.metrics._gaussian import gbc_of, gbc_score
-from sktransfer.metrics._heads import knn_score, lda_score, linear_probe_score
-from sktransfer.metrics._laplace import laplace_evidence_score
-from sktransfer.metrics._mixture import nleep_score
-from sktransfer.metrics._moments import (
-    h_score,
-    h_score_of,
-    lfc_of,
-    lfc_score,
-    logme_of,
-    logme_score,
-    regularized_h_score,
-    regularized_h_score_of,
-)
-from sktransfer.metrics._shared import LabelledFeatures
-from sktransfer.metrics._similarity import parc_score
-from sktransfer.metrics._source import leep_score, nce_score
-from sktransfer.utils._validation import TASKS, task_refusal
+from sktransfer.metrics._gbc import GBC
+from sktransfer.metrics._h_score import H_SCORE, REGULARIZED_H_SCORE
+from sktransfer.metrics._knn import KNN
+from sktransfer.metrics._laplace_evidence import LAPLACE_EVIDENCE
+from sktransfer.metrics._lda import LDA
+from sktransfer.metrics._leep import LEEP
+from sktransfer.metrics._lfc import LFC
+from sktransfer.metrics._linear_probe import LINEAR_PROBE
+from sktransfer.metrics._logme import LOGME
+from sktransfer.metrics._metric import Metric
+from sktransfer.metrics._nce import NCE
+from sktransfer.metrics._nleep import NLEEP
+from sktransfer.metrics._parc import PARC
+from sktransfer.metrics._transrate import TRANSRATE
 
-
-@dataclass(frozen=True)
-class Metric:
-    """A score function and what is known about it.
-
-    Attributes
-    ----------
-    name : str
-    function : callable
-        ``function(features or source_proba, y) -> float``, larger is better. If it has
-        a parameter ``task``, that is passed on.
-    reads : {"features", "source_proba"}
-        What the pre-trained model has to give.
-    tasks : tuple of str
-        Some of "classification", "regression" and "multilabel".
-    exact_under_duplication : bool
-        Whether duplicating features leaves the score as it is.
-    reference : str
-    cost : str
-        Leading terms for n samples, D features, K classes and S source classes.
-    weakness : str
-        What to know before trusting it.
-    shared : callable, optional
-        ``shared(LabelledFeatures) -> float``: the same score of features and labels
-        whose statistics other metrics use, too.
-    layer_factor : callable, optional
-        ``layer_factor(n_features, n_features_last) -> float``: what makes the scores of
-        layers of one network comparable, where their width alone moves them.
-    task : {"auto", "classification", "regression", "multilabel"}
-        How this metric reads the target; "auto" leaves it to whoever asks.
-
-    Examples
-    --------
-    >>> from sktransfer.metrics import get_metric
-    >>> get_metric("transrate").tasks
-    ('classification', 'regression')
-    """
-
-    name: str
-    function: Callable[..., float]
-    reads: str = "features"
-    tasks: tuple[str, ...] = ("classification",)
-    exact_under_duplication: bool = False
-    reference: str = ""
-    cost: str = ""
-    weakness: str = ""
-    shared: Callable[[LabelledFeatures], float] | None = None
-    layer_factor: Callable[[int, int], float] | None = None
-    task: str = "auto"
-
-    @property
-    def takes_task(self) -> bool:
-        """Whether the function has a parameter ``task``."""
-        try:
-            return "task" in inspect.signature(self.function).parameters
-        except ValueError:  # of some functions written in C
-            return False
-
-    def check_task(self, task: str) -> str:
-        """Return the task that the metric measures where others are asked for `task`.
-
-        Raises
-        ------
-        ValueError
-            If the metric does not take such targets.
-        """
-        task = task if self.task == "auto" else self.task
-        if task not in self.tasks:
-            able = [name for name, other in METRICS.items() if task in other.tasks]
-            refusal = task_refusal(f"The metric {self.name!r}", self.tasks, task)
-            raise ValueError(f"{refusal} Metrics that take it: {able}.")
-        return task
-
-    def compute(self, given: Any, y: Any, task: str) -> float:
-        """Score features or source probabilities against a target of this task."""
-        task = self.check_task(task)
-        options = {"task": task} if self.takes_task else {}
-        return float(self.function(given, y, **options))
-
-
-_ALL = (
-    Metric(
-        "logme",
-        logme_score,
-        tasks=TASKS,
-        exact_under_duplication=True,
-        reference="You et al., ICML 2021",
-        cost="n D² + D³",
-        weakness="Sees what a linear head can do, and grows with n at a rate of each "
-        "network's own: compare at equal n.",
-        shared=logme_of,
-    ),
-    Metric(
-        "h_score",
-        h_score,
-        exact_under_duplication=True,
-        reference="Bao et al., ICIP 2019",
-        cost="n D² + D³",
-        weakness="Saturates at K - 1 when n < D, whatever the features.",
-        shared=h_score_of,
-    ),
-    Metric(
-        "regularized_h_score",
-        regularized_h_score,
-        reference="Ibrahim et al., ECML PKDD 2022",
-        cost="n D² + D³",
-        weakness="One shrinkage for all directions: a few strong ones hide weak but "
-        "telling ones.",
-        shared=regularized_h_score_of,
-    ),
-    Metric(
-        "transrate",
-        transrate_score,
-        tasks=("classification", "regression"),
-        reference="Huang et al., ICML 2022",
-        cost="n D² + D³ + n D n/K",
-        weakness="Grows with the width of the network, on noise, too.",
-        shared=transrate_of,
-        layer_factor=layer_factor,
-    ),
-    Metric(
-        "lfc",
-        lfc_score,
-        tasks=TASKS,
-        exact_under_duplication=True,
-        reference="Deshpande et al., 2021",
-        cost="n D² + D³",
-        weakness="Dominated by the mean and the few strongest directions of the "
-        "features.",
-        shared=lfc_of,
-    ),
-    Metric(
-        "gbc",
-        gbc_score,
-        exact_under_duplication=True,
-        reference="Pándy et al., CVPR 2022",
-        cost="n D² + D³ + 64 n D + 64 K²",
-        weakness="Looks at 64 principal components only, and at classes as Gaussians; "
-        "saturates at 0.",
-        shared=gbc_of,
-    ),
-    Metric(
-        "parc",
-        parc_score,
-        tasks=TASKS,
-        exact_under_duplication=True,
-        reference="Bolya et al., NeurIPS 2021",
-        cost="m² D + m² log m, m = min(n, 2000)",
-        weakness="Ties of the labels keep it well below 100, and it subsamples.",
-    ),
-    Metric(
-        "nleep",
-        nleep_score,
-        exact_under_duplication=True,
-        reference="Li et al., CVPR 2021",
-        cost="n D² + D³ + iterations · 5 n K D'²",
-        weakness="A local optimum of a mixture; near 0 with few samples a component.",
-    ),
-    Metric(
-        "lda",
-        lda_score,
-        reference="Shao et al., ECCV 2022",
-        cost="n D² + D³ + n D K",
-        weakness="Judged on its own training samples: near 1 for n near D or below.",
-    ),
-    Metric(
-        "laplace_evidence",
-        laplace_evidence_score,
-        tasks=TASKS,
-        exact_under_duplication=True,
-        reference="Immer et al., ICML 2021",
-        cost="n D² + D³ + some 15 soft-max fits + (K D)³ or K³",
-        weakness="Slow, and a poor approximation once classes separate.",
-    ),
-    Metric(
-        "linear_probe",
-        linear_probe_score,
-        tasks=TASKS,
-        reference="You et al., JMLR 2022",
-        cost="8 · folds · soft-max fits",
-        weakness="Slow, coarse (steps of 1 / n), and its folds depend on the order.",
-    ),
-    Metric(
-        "knn",
-        knn_score,
-        tasks=TASKS,
-        exact_under_duplication=True,
-        reference="Cover and Hart, 1967",
-        cost="n² D",
-        weakness="Quadratic in n; a feature counts as much as its variance.",
-    ),
-    Metric(
-        "leep",
-        leep_score,
-        reads="source_proba",
-        exact_under_duplication=True,
-        reference="Nguyen et al., ICML 2020",
-        cost="n S",
-        weakness="Needs a source head, and judges it, not the features.",
-    ),
-    Metric(
-        "nce",
-        nce_score,
-        reads="source_proba",
-        exact_under_duplication=True,
-        reference="Tran et al., ICCV 2019",
-        cost="n S",
-        weakness="Needs a source head; throws away all but its first choice.",
-    ),
-)
-METRICS = {metric.name: metric for metric in _ALL}
+# In the order of the tables in the documentation.
+METRICS = {
+    metric.name: metric
+    for metric in (
+        LOGME,
+        H_SCORE,
+        REGULARIZED_H_SCORE,
+        TRANSRATE,
+        LFC,
+        GBC,
+        PARC,
+        NLEEP,
+        LDA,
+        LAPLACE_EVIDENCE,
+        LINEAR_PROBE,
+        KNN,
+        LEEP,
+        NCE,
+    )
+}
 
 
 def get_metric(name: str) -> Metric:
@@ -256,7 +56,7 @@ def get_metric(name: str) -> Metric:
     Raises
     ------
     ValueError
-        If there is none, naming those there are.
+        If there is no such metric; the message lists the names.
 
     Examples
     --------
@@ -288,28 +88,3 @@ def get_scorer_names() -> list[str]:
     True
     """
     return sorted(METRICS)
-
-
-def metrics_table() -> str:
-    """Describe all metrics in a table in Markdown, as in the README.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> from sktransfer.metrics import metrics_table
-    >>> print(metrics_table().splitlines()[0])
-    | metric | reads | tasks | cost | weakness | reference |
-    """
-    lines = [
-        "| metric | reads | tasks | cost | weakness | reference |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for metric in METRICS.values():
-        reads = metric.reads.replace("_", " ")
-        cells = [f"`{metric.name}`", reads, ", ".join(metric.tasks)]
-        cells += [metric.cost, metric.weakness, metric.reference]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -9,22 +10,22 @@ from typing import Any
 
 from sklearn.base import is_classifier, is_regressor
 
-from sktransfer.feature_extraction import Extraction
 from sktransfer.feature_extraction._extract import (
     extract,
     gives_tokens,
     without_predictor,
 )
 from sktransfer.feature_extraction._tokens import flatten_labels
-from sktransfer.linear_model import SufficientStatistics
-from sktransfer.metrics._registry import METRICS, Metric, get_metric
-from sktransfer.metrics._shared import LabelledFeatures
-from sktransfer.utils._array_api import beside
+from sktransfer.metrics._data import LabelledData
+from sktransfer.metrics._evaluate import check_task, evaluate
+from sktransfer.metrics._metric import Metric
+from sktransfer.metrics._registry import METRICS, get_metric
+from sktransfer.metrics._score import Score
 from sktransfer.utils._validation import TASKS, check_task_name, infer_task
 
 
 class TransferabilityScorer:
-    """Measure what an estimator extracts; made by :func:`make_transferability_scorer`.
+    """Scorer of extracted features; made by :func:`make_transferability_scorer`.
 
     Parameters
     ----------
@@ -49,11 +50,11 @@ class TransferabilityScorer:
         Parameters
         ----------
         estimator : transformer, pipeline or predictor
-            A final predictor is left out; a predictor alone is measured on `X` itself.
+            A final predictor is left out. For a predictor alone, `X` is the features.
         X : raw input of the estimator
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            A sequence of labels for each sentence, where the estimator gives features
-            of its words.
+            A sequence of labels for each sentence if the estimator extracts features of
+            words.
 
         Returns
         -------
@@ -64,23 +65,23 @@ class TransferabilityScorer:
             y = flatten_labels(X, y)
         task = self.check_task(y, estimator=estimator)
         extraction = extract(extractor, X, source_proba=self.reads("source_proba"))
-        data = share(self.metrics.values(), extraction.joined, y, task)
-        scores = {
-            name: measure(metric, extraction, y, task, data)
-            for name, metric in self.metrics.items()
-        }
-        return next(iter(scores.values())) if self.single else scores
+        proba = extraction.source_proba
+        data = LabelledData(extraction.joined, y, source_proba=proba, task=task)
+        scores = evaluate(self.metrics, data)
+        values = {name: float(score.value) for name, score in scores.items()}
+        return next(iter(values.values())) if self.single else values
 
     def check_task(self, y: Any, task: str = "auto", estimator: Any = None) -> str:
-        """Name the task that `y` poses, if all metrics take it.
+        """Infer the task from `y`, and check that all metrics take it.
 
         Parameters
         ----------
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-            By default what the metrics were told, or what `y` looks like.
+            By default the task set for the metrics, or inferred from `y`.
         estimator : estimator, optional
-            Whose final predictor, if any, tells what whole numbers in `y` are.
+            If its final step is a regressor or classifier, that decides how to read
+            whole numbers in `y`.
 
         Returns
         -------
@@ -101,8 +102,7 @@ class TransferabilityScorer:
             elif is_classifier(estimator):
                 expected = "classification"
         task = infer_task(y, task, expected=expected)
-        for metric in self.metrics.values():
-            metric.check_task(task)
+        check_task(self.metrics, task)
         return task
 
     def reads(self, what: str) -> bool:
@@ -113,97 +113,39 @@ class TransferabilityScorer:
         return f"{type(self).__name__}({', '.join(self.metrics)})"
 
 
-def share(
-    metrics: Iterable[Metric],
-    features: Any,
-    y: Any,
-    task: str,
-    statistics: SufficientStatistics | None = None,
-) -> LabelledFeatures | None:
-    """What metrics of the same features and labels compute once, if they can.
-
-    Parameters
-    ----------
-    metrics : iterable of Metric
-    features : array of shape (n_samples, n_features)
-    y : array-like of shape (n_samples,) or (n_samples, n_targets)
-    task : {"classification", "regression", "multilabel"}
-    statistics : SufficientStatistics, optional
-        Of features and labels, where somebody has them already.
-
-    Returns
-    -------
-    LabelledFeatures or None
-        None where no metric shares, or the target is not one of class labels.
-    """
-    if task != "classification" or not any(metric.shared for metric in metrics):
-        return None
-    return LabelledFeatures(features, beside(y, features), statistics)
-
-
-def measure(
-    metric: Metric,
-    extraction: Extraction,
-    y: Any,
-    task: str,
-    data: LabelledFeatures | None = None,
-) -> float:
-    """Score an extraction whose layers, if several, count as one feature matrix.
-
-    Parameters
-    ----------
-    metric : Metric
-    extraction : Extraction
-    y : array-like of shape (n_samples,) or (n_samples, n_targets)
-        Of any array library: it is brought to where the extraction lives.
-    task : {"classification", "regression", "multilabel"}
-    data : LabelledFeatures, optional
-        Of the same features and labels, for the metrics that share.
-
-    Returns
-    -------
-    float
-    """
-    if data is not None and metric.shared is not None:
-        return float(metric.shared(data))
-    source = metric.reads == "source_proba"
-    given = extraction.source_proba if source else extraction.joined
-    return metric.compute(given, beside(y, given), task)
-
-
 def make_transferability_scorer(
     score_func: Callable | str | Iterable[str] | Mapping[str, Callable | str],
     *,
     reads: str = "features",
     **kwargs: Any,
 ) -> TransferabilityScorer:
-    """Make a scikit-learn scorer out of one or several score functions.
+    """Make a scikit-learn scorer from one or several score functions.
 
     Parameters
     ----------
     score_func : callable, str, list of str, or dict of str to callable or str
-        ``function(X, y) -> float``, larger is better, or the name of a metric. Several
-        make one scorer that extracts once and returns a dict of scores, which
-        `cross_validate` and `GridSearchCV` take as ``scoring``.
+        ``function(X, y) -> float``, larger is better, a :class:`Metric`, or the name of
+        one. Several make one scorer that extracts once and returns a dict of scores, as
+        `cross_validate` and `GridSearchCV` accept for ``scoring``.
     reads : {"features", "source_proba"}, default="features"
-        What functions that are not in the registry read.
+        What functions that are not registered metrics read.
     **kwargs : dict
-        Passed on to the score function (one only). ``task=`` says how any metric is to
-        read the target.
+        Passed to the score function, if there is only one. ``task`` sets how the metric
+        reads the target.
 
     Returns
     -------
     TransferabilityScorer
-        ``scorer(estimator, X, y)``: sends `X` through all steps of a pipeline but a
-        final predictor, or through a transformer, and measures what comes out. A final
-        regressor or classifier tells whether whole numbers in `y` are numbers or
+        ``scorer(estimator, X, y)`` passes `X` through a transformer, or through all
+        steps of a pipeline except a final predictor, and scores the result. A final
+        regressor or classifier decides whether whole numbers in `y` are numbers or
         labels; otherwise floats are numbers and integers are labels.
 
     Raises
     ------
     ValueError
-        If a name is no metric, or `kwargs` are given for several functions; when the
-        scorer is called, if a metric does not take the target.
+        If a name is not a metric, or `kwargs` are given for several functions. When the
+        scorer is called: if a metric does not take the target.
 
     Examples
     --------
@@ -232,8 +174,8 @@ def _make_scorer(
         return TransferabilityScorer({metric.name: metric}, single=True)
     if kwargs:
         raise ValueError(
-            f"Keyword arguments {sorted(kwargs)} go with one score function only; use "
-            "functools.partial for several."
+            f"Keyword arguments {sorted(kwargs)} need a single score function; for "
+            "several, use functools.partial."
         )
     if not isinstance(score_func, Mapping):
         names = list(score_func)
@@ -241,8 +183,8 @@ def _make_scorer(
             if not isinstance(name, str):
                 raise ValueError(
                     f"A list of metrics in '{parameter}' takes their names only, but "
-                    f"has {name!r}. To score with functions, give a dict of names to "
-                    "functions or names of metrics."
+                    f"contains {name!r}. To score with functions, pass a dict of names "
+                    "to functions."
                 )
         score_func = dict(zip(names, names, strict=True))
     metrics = {k: _as_metric(v, reads, {}) for k, v in score_func.items()}
@@ -252,7 +194,9 @@ def _make_scorer(
 
 
 def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
-    if isinstance(function, str):
+    if isinstance(function, Metric):
+        known = function
+    elif isinstance(function, str):
         known = get_metric(function)
     elif isinstance(function, TransferabilityScorer) and function.single:
         (known,) = function.metrics.values()
@@ -265,17 +209,30 @@ def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
         )
     if known is None:
         name = getattr(function, "__name__", type(function).__name__)
-        # What it can take, a function of the user's own has to know itself.
-        known = Metric(name, function, reads, TASKS)
+        # A user's own function checks its targets itself.
+        compute = partial(_call, function, reads)
+        known = Metric(name, compute, function, reads, TASKS)
         if isinstance(function, partial) and "task" in function.keywords:
             known = replace(known, task=check_task_name(function.keywords["task"]))
     if not kwargs:
         return known
     task = check_task_name(kwargs.get("task", known.task))
     options = {key: value for key, value in kwargs.items() if key != "task"}
-    function = partial(known.function, **options) if options else known.function
-    # Other parameters, other statistics: nothing to share.
-    return replace(known, function=function, task=task, shared=None)
+    compute = partial(known.compute, **options) if options else known.compute
+    return replace(known, compute=compute, function=None, task=task)
+
+
+def _call(
+    function: Callable[..., float], reads: str, data: LabelledData, **options: Any
+) -> Score:
+    """Score by a function of arrays, which gets the task if it has a parameter."""
+    try:
+        if "task" in inspect.signature(function).parameters:
+            options["task"] = data.task
+    except ValueError:  # of some functions written in C
+        pass
+    given = data.features if reads == "features" else data.source_proba
+    return Score(float(function(given, data.y, **options)))
 
 
 def get_scorer(
@@ -286,18 +243,18 @@ def get_scorer(
     Parameters
     ----------
     scoring : str, list of str or scorer
-        Names out of :func:`get_scorer_names`.
+        Names from :func:`get_scorer_names`.
 
     Returns
     -------
     TransferabilityScorer
-        ``scorer(estimator, X, y)``. It measures the data handed to it: in
-        `cross_val_score` that is each test fold.
+        ``scorer(estimator, X, y)``. It scores the data passed to it: in
+        `cross_val_score` those are the test folds.
 
     Raises
     ------
     ValueError
-        If a name is no metric.
+        If a name is not a metric.
 
     Examples
     --------

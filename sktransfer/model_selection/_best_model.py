@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.feature_extraction._extract import extract, is_stateless
 from sktransfer.feature_extraction._tokens import flatten_labels, split_tokens
+from sktransfer.metrics import LabelledData
 from sktransfer.model_selection._candidate import check_finite
 
 
@@ -122,7 +123,9 @@ class BestModelMixin(TransformerMixin):
 
     @available_if(_best_has("score"))
     def score(self, X: Any, y: Any) -> float:
-        """LogME of the best extractor's features of other data.
+        """Score of the best extractor's features of the data given.
+
+        The score is that of the metric that decides, such as LogME; it is no accuracy.
 
         Parameters
         ----------
@@ -132,12 +135,26 @@ class BestModelMixin(TransformerMixin):
         Returns
         -------
         float
-            In nats.
         """
         check_is_fitted(self)
         if self._of_tokens:
             y = flatten_labels(X, y)
-        return self.best_estimator_.score(X, y)
+        metric = self.scorer_.metrics[self._decides]
+        reads_proba = metric.reads == "source_proba"
+        extraction = extract(self.best_extractor_, X, source_proba=reads_proba)
+        score = metric.score(
+            LabelledData(
+                extraction.joined,
+                y,
+                source_proba=extraction.source_proba,
+                task=self.task_,
+            )
+        )
+        best = self._results[self.best_index_]
+        if metric.layer_factor and best.layer:
+            layers = [r.n_features for r in self._results if r.name == best.name]
+            score = score.scaled(metric.layer_factor(best.n_features, layers[-1]))
+        return float(score.value)
 
     def _by_sentence(self, rows: Any, X: Any) -> Any:
         return split_tokens(rows, X) if self._of_tokens else rows
@@ -171,7 +188,7 @@ class BestModelMixin(TransformerMixin):
     def _ask_best(self, name: str) -> Any:
         if "results_" not in vars(self):
             raise AttributeError(f"ModelSelector has no attribute {name!r} before fit.")
-        return getattr(self._rows[self.best_index_].extractor, name)
+        return getattr(self._results[self.best_index_].extractor, name)
 
 
 # `TransformerMixin` has wrapped them for `set_output`; whether they are available has

@@ -1,10 +1,9 @@
-"""Extract and score one candidate; whatever goes wrong becomes part of the result."""
+"""One candidate: its extraction, its scores, and whatever goes wrong with them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +13,7 @@ from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import _num_samples
 
 from sktransfer.feature_extraction import Extraction
 from sktransfer.feature_extraction._extract import (
@@ -21,96 +21,93 @@ from sktransfer.feature_extraction._extract import (
     feature_steps,
     source_proba_problem,
 )
-from sktransfer.linear_model import LogME, LogMEClassifier
-from sktransfer.metrics import Metric
-from sktransfer.metrics._registry import METRICS
-from sktransfer.metrics._scorer import measure, share
-from sktransfer.metrics._shared import LabelledFeatures
-from sktransfer.model_selection._cache import fit_and_extract
+from sktransfer.metrics import LabelledData, Metric, Score
+from sktransfer.metrics._evaluate import evaluate
+from sktransfer.model_selection._cache import Digests, fit_and_extract
 from sktransfer.model_selection._warnings import collect_warnings
-from sktransfer.utils._array_api import beside, get_namespace, to_numpy
+from sktransfer.utils._array_api import get_namespace
 
 
 @dataclass
-class Row:
-    """What is known of one candidate (one layer of one extractor) after scoring.
+class CandidateResult:
+    """What one evaluation tells of a candidate, or of one layer of an extractor.
 
     Attributes
     ----------
     name, layer : str
-        `layer` is empty where the extractor does not name its layers.
-    scores : dict of str to float
-        By metric; one that failed is missing.
+        `layer` is empty where the extractor does not name several layers.
+    n_samples : int
+        Number of samples that the candidate was evaluated on.
+    scores : dict of str to Score
+        Scores by metric. A metric that failed is missing.
     errors : list of str
         Reasons of the failures, empty if there were none.
     extractor : fitted transformer or None
-        That gives this row's features alone.
-    logme : fitted LogME or LogMEClassifier, or None
-    std_error : float
-        Of LogME.
-    influence : ndarray of shape (n_samples,) or None
-        psi, of which `std_error` is made.
-    resolution : float
-        Differences of LogME up to this are rounding of the features: sqrt(eps) / 3.
+        Gives the features of this layer alone.
+    head : fitted LogME or LogMEClassifier, or None
     n_features : int
         0 if the extraction failed.
     extract_time, score_time : float
-        Seconds; the extraction's is that of all layers of the extractor together.
+        Seconds. The extraction time is that of all layers of the extractor together.
     warnings : list of (str, type) tuples
-        Text and category of those given on the way.
+        Text and category of the warnings given on the way.
     """
 
     name: str
     layer: str = ""
-    scores: dict[str, float] = field(default_factory=dict)
+    n_samples: int = 0
+    scores: dict[str, Score] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     extractor: Any = None
-    logme: Any = None
-    std_error: float = np.nan
-    influence: np.ndarray | None = None
-    resolution: float = 0.0
+    head: Any = None
     n_features: int = 0
     extract_time: float = np.nan
     score_time: float = np.nan
     warnings: list[tuple[str, type[Warning]]] = field(default_factory=list)
-
-    def lighten(self) -> None:
-        """Keep only what can be had again in no other way.
-
-        A network can be loaded again, and predictive means are enough of a LogME that
-        is not the best: the rest of it is as large as a Gram matrix.
-        """
-        for extractor in extractors_within(self.extractor):
-            extractor.release()
-        if self.logme is not None:
-            self.logme._keep_means_only()
 
     @property
     def label(self) -> str:
         """Name and layer in one word."""
         return f"{self.name}/{self.layer}" if self.layer else self.name
 
+    def value(self, metric: str) -> float:
+        """Value of a score, NaN if the metric failed."""
+        return self.scores[metric].value if metric in self.scores else np.nan
+
+    def lighten(self) -> None:
+        """Keep only what cannot be computed or loaded again.
+
+        A network can be loaded again, and predictive means are enough of a head that is
+        not the best: the rest is as large as a Gram matrix.
+        """
+        for extractor in extractors_within(self.extractor):
+            extractor.release()
+        if self.head is not None:
+            self.head.compact()
+
 
 @dataclass(frozen=True)
-class Measurement:
+class EvaluationSpec:
     """What to measure on every candidate; `decides` names the metric that ranks."""
 
     metrics: Mapping[str, Metric]
     task: str
-    n_samples: int
-    fit_logme: bool
+    fit_head: bool
     error_score: Any
     decides: str
 
     @property
-    def wants_source_proba(self) -> bool:
+    def reads_source_proba(self) -> bool:
         return any(metric.reads == "source_proba" for metric in self.metrics.values())
 
 
-def is_logme(metric: Metric) -> bool:
-    """Whether a metric is LogME as registered, which the fitted model has at hand."""
-    # Equal, not identical: workers and clones have copies of the registry's entries.
-    return metric == METRICS["logme"]
+def best_result(results: list[CandidateResult], metric: str) -> CandidateResult | None:
+    """The result with the highest score among those of most samples.
+
+    Scores on different numbers of samples are not comparable. Failed ones have no say.
+    """
+    scored = [result for result in results if metric in result.scores]
+    return max(scored, key=lambda r: (r.n_samples, r.value(metric)), default=None)
 
 
 def evaluate_candidate(
@@ -118,11 +115,11 @@ def evaluate_candidate(
     extractor: BaseEstimator,
     X: Any,
     y: Any,
-    measurement: Measurement,
+    spec: EvaluationSpec,
     memory: joblib.Memory,
-    digests: tuple[str, ...],
-    best_score: float | None = None,
-) -> list[Row]:
+    digests: Digests | None,
+    to_beat: float | None = None,
+) -> list[CandidateResult]:
     """Extract features with one candidate and score each of its layers.
 
     Parameters
@@ -131,27 +128,29 @@ def evaluate_candidate(
     extractor : transformer or pipeline
         Cloned before it is fitted.
     X, y : raw inputs and target
-    measurement : Measurement
+    spec : EvaluationSpec
     memory : joblib.Memory
-        Where extractions are kept; one with ``location=None`` keeps none.
-    digests : tuple of str
-        Those of X and y, where extractions are kept.
-    best_score : float or None
-        The best so far, if there is one; rows that are no better come back light.
+        Where extractions are kept.
+    digests : Digests or None
+        Those of X and y; None if extractions are not kept.
+    to_beat : float or None
+        The best score so far on as many samples. Results that are no better come back
+        light.
 
     Returns
     -------
-    list of Row
-        One a layer; one that says why if the extraction failed.
+    list of CandidateResult
+        One per layer, or one with the reason if the extraction failed.
     """
     with collect_warnings() as caught:
-        rows = _extract_and_score(name, extractor, X, y, measurement, memory, digests)
-    rows[0].warnings[:0] = [(f"{name}: {text}", kind) for text, kind in caught]
-    leader = better(rows, measurement.decides, best_score)
-    for row in rows:
-        if row is not leader:
-            row.lighten()
-    return rows
+        results = _extract_and_score(name, extractor, X, y, spec, memory, digests)
+    results[0].warnings[:0] = [(f"{name}: {text}", kind) for text, kind in caught]
+    best = best_result(results, spec.decides)
+    for result in results:
+        beaten = to_beat is not None and not result.value(spec.decides) > to_beat
+        if result is not best or beaten:
+            result.lighten()
+    return results
 
 
 def _extract_and_score(
@@ -159,62 +158,45 @@ def _extract_and_score(
     extractor: BaseEstimator,
     X: Any,
     y: Any,
-    measurement: Measurement,
+    spec: EvaluationSpec,
     memory: joblib.Memory,
-    digests: tuple[str, ...],
-) -> list[Row]:
+    digests: Digests | None,
+) -> list[CandidateResult]:
     start = time.perf_counter()
-    wanted = measurement.wants_source_proba
     try:
-        wanted = wanted and source_proba_problem(extractor) is None
+        wanted = spec.reads_source_proba and source_proba_problem(extractor) is None
         fitted, extraction, seconds = fit_and_extract(
             name, extractor, X, y, wanted, memory, digests
         )
-        _check_extraction(extraction, measurement.n_samples)
+        _check_extraction(extraction, _num_samples(y))
         layers = list(extraction.features)
         several = len(layers) > 1
         extractors = [
             _restrict(fitted, layer) if several else fitted for layer in layers
         ]
     except Exception as error:
-        if measurement.error_score == "raise":
+        if spec.error_score == "raise":
             raise
-        return [
-            Row(
-                name,
-                errors=[_reason(error)],
-                extract_time=time.perf_counter() - start,
-            )
-        ]
-    rows = []
+        seconds = time.perf_counter() - start
+        return [CandidateResult(name, errors=[_reason(error)], extract_time=seconds)]
+    results = []
     for layer, restricted in zip(layers, extractors, strict=True):
         features = extraction.features[layer]
-        row = Row(
+        result = CandidateResult(
             name,
             layer if several else "",
             extractor=restricted,
             n_features=int(features.shape[1]),
             extract_time=seconds,
         )
-        _score(
-            row, Extraction({layer: features}, extraction.source_proba), y, measurement
-        )
-        rows.append(row)
-    for row in rows:
-        for name in row.scores:
-            if factor := measurement.metrics[name].layer_factor:
-                row.scores[name] *= factor(row.n_features, rows[-1].n_features)
-    return rows
-
-
-def better(rows: list[Row], metric: str, best_score: float | None) -> Row | None:
-    """The best row by a metric, if better than the score; failed ones never are."""
-    leader = None
-    for row in rows:
-        score = row.scores.get(metric)
-        if score is not None and (best_score is None or score > best_score):
-            leader, best_score = row, score
-    return leader
+        _score(result, features, extraction.source_proba, y, spec)
+        results.append(result)
+    for result in results:
+        for metric, score in result.scores.items():
+            if factor := spec.metrics[metric].layer_factor:
+                widths = result.n_features, results[-1].n_features
+                result.scores[metric] = score.scaled(factor(*widths))
+    return results
 
 
 def _check_extraction(extraction: Extraction, n_samples: int) -> None:
@@ -244,63 +226,36 @@ def check_finite(features: Any, what: str) -> None:
         )
 
 
-def _score(row: Row, extraction: Extraction, y: Any, measurement: Measurement) -> None:
-    """Fill in the scores, LogME and its standard error, and what failed."""
+def _score(
+    result: CandidateResult, features: Any, proba: Any, y: Any, spec: EvaluationSpec
+) -> None:
+    """Fill in the scores, the head, and what failed."""
     start = time.perf_counter()
+
+    def failed(name: str, error: Exception) -> None:
+        if spec.error_score == "raise":
+            raise error
+        result.errors.append(f"{name}: {_reason(error)}")
+
+    metrics = dict(spec.metrics)
     with collect_warnings() as caught:
-        if measurement.fit_logme:
-            with _failures_into(row, "logme", measurement):
-                _fit_logme(row, extraction.joined, y, measurement.task)
-        data = _shared(row, extraction, y, measurement)
-        for name, metric in measurement.metrics.items():
-            if is_logme(metric):
-                if row.logme is not None:
-                    row.scores[name] = row.logme.logme_
-                continue
-            with _failures_into(row, name, measurement):
-                if metric.reads == "source_proba" and extraction.source_proba is None:
-                    problem = source_proba_problem(row.extractor)
-                    raise ValueError(f"no source probabilities: {problem}")
-                score = measure(metric, extraction, y, measurement.task, data)
-                if np.isnan(score):
-                    raise ValueError("the score is NaN.")
-                row.scores[name] = score
-    row.warnings = [(f"{row.label}: {text}", kind) for text, kind in caught]
-    row.score_time = time.perf_counter() - start
-
-
-def _shared(
-    row: Row, extraction: Extraction, y: Any, measurement: Measurement
-) -> LabelledFeatures | None:
-    """What the metrics besides LogME share, built on what LogME has computed."""
-    others = [m for m in measurement.metrics.values() if not is_logme(m)]
-    statistics = None if row.logme is None else row.logme.statistics_
-    try:
-        return share(others, extraction.joined, y, measurement.task, statistics)
-    except ValueError:
-        return None  # each metric will say for itself what is wrong
-
-
-@contextmanager
-def _failures_into(row: Row, metric: str, measurement: Measurement) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        if measurement.error_score == "raise":
-            raise
-        row.errors.append(f"{metric}: {_reason(error)}")
-
-
-def _fit_logme(row: Row, features: Any, y: Any, task: str) -> None:
-    model = LogMEClassifier if task == "classification" else LogME
-    row.logme = model(std_error=True).fit(features, beside(y, features))
-    row.std_error = row.logme.std_error_
-    row.influence = to_numpy(row.logme.influence_)
-    if hasattr(features, "to_numpy"):  # a data frame, whose columns LogME has noted
-        features = features.to_numpy()
-    xp, _ = get_namespace(features=features)
-    if xp.isdtype(features.dtype, "real floating"):
-        row.resolution = float(xp.finfo(features.dtype).eps) ** 0.5 / 3
+        for name, metric in spec.metrics.items():
+            if metric.reads == "source_proba" and proba is None:
+                problem = source_proba_problem(result.extractor)
+                failed(name, ValueError(f"no source probabilities: {problem}"))
+                del metrics[name]
+        try:
+            data = LabelledData(
+                features, y, source_proba=proba, task=spec.task, with_parts=True
+            )
+            result.scores = evaluate(metrics, data, on_error=failed)
+            if spec.fit_head:
+                result.head = data.logme
+        except Exception as error:
+            if not any(_reason(error) in known for known in result.errors):
+                failed("logme", error)
+    result.warnings = [(f"{result.label}: {text}", kind) for text, kind in caught]
+    result.score_time = time.perf_counter() - start
 
 
 def _restrict(fitted: Any, layer: str) -> Any:
@@ -315,14 +270,14 @@ def _restrict(fitted: Any, layer: str) -> Any:
     return Pipeline([*others, (name, _restrict(last, layer))])
 
 
-def not_run(name: str, error: Exception) -> Row:
-    """The row of a candidate that a worker could not take, or not give back."""
+def not_run(name: str, error: Exception) -> CandidateResult:
+    """The result of a candidate that a worker could not take, or not give back."""
     reason = " ".join(_reason(error).split())
     # The traceback in the worker, as text.
     *_, last = str(error.__cause__ or "").strip(' "\n').splitlines() or [""]
     if last and last not in reason:
         reason += f" ({last})."
-    return Row(
+    return CandidateResult(
         name,
         errors=[
             f"could not be run in a worker: {reason} With n_jobs=1 there are no "

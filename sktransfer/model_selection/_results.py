@@ -1,62 +1,65 @@
-"""Turn scored candidates into tables and probabilities."""
+"""Tables and probabilities from the results of candidates."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtr
 from scipy.stats import rankdata
 
 from sktransfer.metrics import Metric
-from sktransfer.model_selection._candidate import Row, is_logme
+from sktransfer.metrics._score import probability_better
+from sktransfer.model_selection._candidate import CandidateResult
 from sktransfer.utils._terminal import printable
 
-_MEASURED = ("n_features", "extract_time", "score_time")
+_MEASURED = ("n_samples", "n_features", "extract_time", "score_time")
 
 
 def results_table(
-    rows: list[Row],
-    metrics: Mapping[str, Metric],
-    refit_metric: str,
+    results: list[CandidateResult],
+    metrics: Iterable[str],
+    decides: str,
     error_score: Any,
 ) -> dict[str, np.ndarray]:
     """Columns of `results_`, in the order of the candidates.
 
     Parameters
     ----------
-    rows : list of Row
-    metrics : dict of str to Metric
-    refit_metric : str
+    results : list of CandidateResult
+    metrics : iterable of str
+    decides : str
         The metric of the column ``"rank"``.
     error_score : number
-        The score where a metric failed; it has no say in the ranks.
+        The score where a metric failed; it does not count for the ranks.
 
     Returns
     -------
     dict of str to ndarray of shape (n_rows,)
     """
     table: dict[str, Any] = {
-        "name": np.array([row.name for row in rows], dtype=object),
-        "layer": np.array([row.layer for row in rows], dtype=object),
+        "name": np.array([r.name for r in results], dtype=object),
+        "layer": np.array([r.layer for r in results], dtype=object),
     }
-    for name, metric in metrics.items():
-        measured = np.array([row.scores.get(name, np.nan) for row in rows])
-        table[name] = np.array(
-            [row.scores.get(name, error_score) for row in rows], dtype=np.float64
-        )
+    n_samples = np.array([r.n_samples for r in results])
+    metrics = list(metrics)
+    for name in metrics:
+        values = [
+            r.scores[name].value if name in r.scores else error_score for r in results
+        ]
+        table[name] = np.array(values, dtype=np.float64)
         std_error, rank_by = _columns_beside(name)
-        if is_logme(metric):
-            table[std_error] = np.array([row.std_error for row in rows])
+        if has_parts(results, name):
+            scores = [r.scores.get(name) for r in results]
+            table[std_error] = np.array([s.std_error if s else np.nan for s in scores])
         if len(metrics) > 1:
-            table[rank_by] = ranks(measured)
-        if name == refit_metric:
-            rank = ranks(measured)
-    table["rank"] = rank
+            table[rank_by] = ranks(
+                np.array([r.value(name) for r in results]), n_samples
+            )
+    table["rank"] = ranks(np.array([r.value(decides) for r in results]), n_samples)
     for column in _MEASURED:
-        table[column] = np.array([getattr(row, column) for row in rows])
-    table["error"] = np.array(["; ".join(row.errors) for row in rows], dtype=object)
+        table[column] = np.array([getattr(r, column) for r in results])
+    table["error"] = np.array(["; ".join(r.errors) for r in results], dtype=object)
     return table
 
 
@@ -77,54 +80,39 @@ def _columns_beside(name: str) -> tuple[str, str]:
     return f"{name}_std_error", f"rank_{name}"
 
 
-def ranks(scores: np.ndarray) -> np.ndarray:
-    """Ranks from 1 for the largest score; equal scores share one, NaN comes last."""
-    keys = np.where(np.isnan(scores), np.inf, -scores)
-    rank = rankdata(keys, method="min")
-    failed = np.isnan(scores)
-    rank[failed] = np.sum(~failed) + 1
-    return rank.astype(np.int32)
+def ranks(scores: np.ndarray, n_samples: Any = 0) -> np.ndarray:
+    """Ranks from 1 for the largest score among those of most samples.
 
-
-def probability_better(rows: list[Row]) -> np.ndarray:
-    """Probability that the LogME of row i is larger than that of row j.
-
-    Phi((LogME_i - LogME_j) / stderr), with the standard error of the difference from
-    the paired influences: both models have seen the same samples. Differences within
-    the rounding of the features, 1e-4 nats for float32 and 5e-9 for float64, are ties.
-
-    Parameters
-    ----------
-    rows : list of Row
-
-    Returns
-    -------
-    ndarray of shape (n_rows, n_rows)
-        0.5 on the diagonal and for ties, NaN where a row has no LogME.
+    Equal scores share a rank, NaN comes last.
     """
-    n_rows = len(rows)
-    probability = np.full((n_rows, n_rows), np.nan)
-    measured = [i for i, row in enumerate(rows) if row.influence is not None]
-    if not measured:
-        return probability
-    scores = np.array([rows[i].logme.logme_ for i in measured])
-    influence = np.stack([rows[i].influence for i in measured])
-    resolution = np.array([rows[i].resolution for i in measured])
-    for a, i in enumerate(measured):
-        std_error = np.std(influence - influence[a], axis=1)
-        std_error /= np.sqrt(influence.shape[1])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            difference = scores[a] - scores
-            z = difference / std_error
-        # Copies of one network differ by rounding, in score and influence alike.
-        rounding = np.maximum(resolution, resolution[a])
-        same = (np.abs(difference) <= rounding) | (scores == scores[a])
-        z = np.where(same, 0.0, np.where(np.isinf(difference), difference, z))
-        probability[i, measured] = ndtr(z)
-    return probability
+    failed = np.isnan(scores)
+    n_samples = np.broadcast_to(n_samples, scores.shape)
+    columns = [failed, np.where(failed, 0, -n_samples), np.where(failed, 0, -scores)]
+    _, inverse = np.unique(np.rec.fromarrays(columns), return_inverse=True)
+    return rankdata(inverse, method="min").astype(np.int32)
 
 
-def failure_summary(rows: list[Row]) -> str:
-    """One line for each row with an error."""
-    lines = (f"  {row.label}: {'; '.join(row.errors)}" for row in rows if row.errors)
+def has_parts(results: list[CandidateResult], metric: str) -> bool:
+    """Whether the metric has given parts, and with them standard errors."""
+    scores = (result.scores.get(metric) for result in results)
+    return any(score is not None and score.parts is not None for score in scores)
+
+
+def probabilities(results: list[CandidateResult], metric: str) -> np.ndarray:
+    """Probability that result i has the larger score than result j.
+
+    NaN where one of them has no parts, or they are of different numbers of samples.
+    """
+    n_samples = np.array([result.n_samples for result in results])
+    table = np.full((len(results), len(results)), np.nan)
+    for n in np.unique(n_samples):
+        alike = np.flatnonzero(n_samples == n)
+        scores = [results[i].scores.get(metric) for i in alike]
+        table[np.ix_(alike, alike)] = probability_better(scores)
+    return table
+
+
+def failure_summary(results: list[CandidateResult]) -> str:
+    """One line for each result with an error."""
+    lines = (f"  {r.label}: {'; '.join(r.errors)}" for r in results if r.errors)
     return printable("\n".join(lines))

@@ -1,7 +1,7 @@
-"""Namespace, device and dtype of the arrays that a user hands in.
+"""Namespace, device and dtype of the arrays that a user passes.
 
-The large products run where the features live (NumPy, PyTorch, CuPy, through
-array-api-compat); whatever is as small as a spectrum is brought to the host.
+Large products run where the features are (NumPy, PyTorch, CuPy, through
+array-api-compat); arrays as small as a spectrum are brought to the host.
 """
 
 from __future__ import annotations
@@ -50,13 +50,8 @@ _IN_CACHE = 2**20
 def get_namespace(**arrays: Any) -> tuple[Any, Any]:
     """Return the array namespace and device shared by the named arrays.
 
-    Lists, data frames, labels of a non-numeric dtype and ``None`` go with any array;
-    on their own they are NumPy's.
-
-    Raises
-    ------
-    ValueError
-        If the arrays come from different libraries or live on different devices.
+    Lists, data frames, labels of a non-numeric dtype and ``None`` fit any array, and
+    count as NumPy's on their own. Different libraries or devices are a ValueError.
     """
     given = {
         name: array
@@ -129,25 +124,21 @@ def chunks(n: int, size: int = CHUNK) -> Iterator[slice]:
 
 
 def unit_rows(A: Any) -> Any:
-    """Rows of `A` scaled to norm one, whatever they were; rows of zeros stay."""
+    """Rows of `A` scaled to norm one; rows of zeros stay."""
     xp, _ = get_namespace(A=A)
 
     def divided(A: Any, sizes: Any) -> Any:
         return A / xp.where(sizes > 0, sizes, xp.ones_like(sizes))[:, None]
 
-    # Largest entries of 1, or squares would leave the range of single precision.
+    # With a largest entry of 1 squares stay in the range of single precision.
     A = divided(A, xp.max(xp.abs(A), axis=1))
     return divided(A, xp.sqrt(xp.sum(A**2, axis=1)))
 
 
 def in_range(A: Any) -> tuple[Any, int]:
-    """Change the unit of `A` if squares of its entries would leave the range.
+    """Return (scaled, exponent), A = scaled * 2 ** exponent, exactly.
 
-    Returns
-    -------
-    scaled : array like `A`
-    exponent : int
-        ``A = scaled * 2 ** exponent``, exactly.
+    The exponent is zero unless squares of entries would leave the range of the dtype.
     """
     xp, _ = get_namespace(A=A)
     exponent = math.frexp(float(xp.max(xp.abs(A))))[1]
@@ -168,15 +159,6 @@ def gram(A: Any, xp: Any, weights: Any = None) -> Any:
     """Return A^T diag(weights) A in float64.
 
     Products are taken in A's dtype and accumulated in float64, chunk by chunk.
-
-    Parameters
-    ----------
-    A : array of shape (n, d)
-    weights : array of shape (n,), optional
-
-    Returns
-    -------
-    array of shape (d, d), float64
     """
     total = None
     for rows in chunks(A.shape[0]):
@@ -190,18 +172,7 @@ def gram(A: Any, xp: Any, weights: Any = None) -> Any:
 
 
 def cross_product(A: Any, Y: Any, xp: Any, weights: Any = None) -> Any:
-    """Return A^T diag(weights) Y in float64, multiplied in A's dtype.
-
-    Parameters
-    ----------
-    A : array of shape (n, d)
-    Y : array of shape (n, k)
-    weights : array of shape (n,), optional
-
-    Returns
-    -------
-    array of shape (d, k), float64
-    """
+    """Return A^T diag(weights) Y in float64, multiplied in A's dtype."""
     total = None
     for rows in chunks(A.shape[0]):
         target = Y[rows, :]
@@ -221,20 +192,8 @@ def class_sums(
 ) -> Any:
     """Return the (weighted) sum of the rows of `A` in every class, in float64.
 
-    Equal to ``cross_product(A, one_hot(codes))`` without the one-hot matrix.
-
-    Parameters
-    ----------
-    A : array of shape (n, d)
-    codes : integer array of shape (n,)
-        Class of every row, in ``range(n_classes)``.
-    weights : array of shape (n,), optional
-    read : callable, optional
-        A slice -> these rows of `A`, for who wants to look at them on the way.
-
-    Returns
-    -------
-    array of shape (d, n_classes), float64
+    It equals ``cross_product(A, one_hot(codes))`` without the one-hot matrix. `read`
+    gives rows of `A` for a slice, in blocks that stay in the cache.
     """
     total = None
     for rows in chunks(A.shape[0]) if read is None else cached_rows(A):
@@ -242,7 +201,7 @@ def class_sums(
         values = xp.ones_like(part[:, 0]) if weights is None else weights[rows]
         values = xp.astype(values, A.dtype)
         if is_numpy_namespace(xp):
-            # The one-hot matrix, transposed: one entry a column, no sorting.
+            # The transposed one-hot matrix: one entry per column, no sorting.
             one_hot = (values, labels, np.arange(len(labels) + 1))
             shape = (n_classes, len(labels))
             product = (csc_array(one_hot, shape=shape) @ part).T

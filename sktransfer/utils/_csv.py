@@ -1,10 +1,10 @@
-"""Numbers and words from .csv files, without the columns that only number the rows."""
+"""Contents of .csv files, without columns that only number the rows."""
 
 from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from pathlib import Path
 
@@ -12,38 +12,25 @@ import numpy as np
 
 _INDEX_NAMES = ("id", "index", "idx")
 _LABEL_NAMES = ("label", "labels", "class", "target", "y")
-# Fewer whole numbers in a row, in any order, may be a measurement.
-_MANY_ROWS = 20
+_MIN_ROWS = 20  # of an index in any order; fewer may be a measurement
 
 
 def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
-    """Read numbers, one row a sample.
+    """Read numbers of shape (n_samples, n_features), and tell what was left out.
 
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    values : ndarray of shape (n_samples, n_features), float64
-    dropped : list of str
-        Sentences on what was left out: index columns, names that are numbers.
-
-    Raises
-    ------
-    ValueError
-        If there are no numbers, or anything else; it names line and column.
+    Index columns and column names that are numbers are left out, with a sentence each.
+    A ValueError names the line and column of anything that is not a number.
     """
     dropped = []
     with path.open(newline="", encoding="utf-8-sig") as file:
-        first = _first_row(file)
+        _, first = next(_rows(file))
         n_columns = len(first)
         names = None if all(map(_is_number, first)) else first
         if n_columns > 2 and first == [str(i) for i in range(n_columns)]:
             dropped.append("took the first line, 0, 1, 2, ..., for column names.")
             names = first
         by_name = _index_columns(names or ())
-        if names is None:  # it was a sample
+        if names is None:  # the first row is a sample
             file.seek(0)
         try:
             with warnings.catch_warnings():
@@ -54,16 +41,18 @@ def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
                     comments=None,
                     quotechar='"',
                     ndmin=2,
-                    converters={i: _zero for i in by_name} or None,
+                    converters={i: lambda cell: 0.0 for i in by_name} or None,
                 )
-        except ValueError as error:
-            raise ValueError(_what_is_wrong(path, names, by_name) or error) from error
+        except ValueError:
+            _refuse_cells(path, names, by_name)
+            raise
     if not values.size:
         raise ValueError("there are no rows below its header")
     if values.shape[1] != n_columns:
-        raise ValueError(_what_is_wrong(path, names, by_name))
+        _refuse_cells(path, names, by_name)
+        raise ValueError("its rows differ in length")
     index = by_name
-    if not index and n_columns > 1 and (_counts(values) or _is_shuffled(values)):
+    if not index and n_columns > 1 and (_counts(values[:, 0]) or _is_shuffled(values)):
         index = [0]
     dropped += [_left_out(names, i) for i in index]
     if len(index) == n_columns:
@@ -76,126 +65,92 @@ def read_csv_features(path: Path) -> tuple[np.ndarray, list[str]]:
 
 
 def read_csv_labels(path: Path, n_samples: int) -> tuple[np.ndarray, list[str]]:
-    """Read labels or numbers: one column, or several columns of numbers.
+    """Read a column of labels, or columns of numbers, and tell what was left out.
 
-    Parameters
-    ----------
-    path : Path
-    n_samples : int
-        Tells whether the first line is a header where its kind does not.
-
-    Returns
-    -------
-    y : ndarray of shape (n_samples,) or (n_samples, n_targets)
-        Integers where all are written as such; floats where a decimal point or an
-        exponent says that they are measurements, even whole ones; else text, and so
-        are integers of more than 64 bits, which no other kind tells apart.
-    dropped : list of str
-        Sentences on what was left out: index columns, names that are numbers.
-
-    Raises
-    ------
-    ValueError
-        If a label is missing, or several columns are not all numbers.
+    The target is of integers if all are written as such; of floats if a decimal point
+    or an exponent marks measurements, even whole ones; else of text. So are integers of
+    more than 64 bits, which no number type separates. `n_samples` tells whether the
+    first line is a header if its cells do not. Index columns and column names that are
+    numbers are left out, with a sentence each.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
-        lines, rows = [], []
-        for line, row in _rows(file):
-            lines.append(line)
-            rows.append(row)
-    if not rows:
-        raise ValueError("the file is empty")
-    for line, row in zip(lines, rows, strict=True):
-        if len(row) != len(rows[0]):
-            raise ValueError(_ragged(line, row, len(rows[0])))
+        lines, rows = zip(*_rows(file), strict=True)
+    first, cells = rows[0], np.array(rows)
     dropped, names = [], None
-    columns = [np.array(column) for column in zip(*rows, strict=True)]
-    # A word that comes again is a label, wherever it stands.
-    recurs = any(
-        not _is_number(column[0]) and column[0] in column[1:] for column in columns
-    )
+    words = [i for i, cell in enumerate(first) if not _is_number(cell)]
+    # A word that recurs is a label, even in the first line.
+    recurs = any(first[i] in cells[1:, i] for i in words)
     is_header = any(
-        not _is_number(column[0])
-        and (
-            all(map(_is_number, column[1:]))
-            or (column[0].strip().casefold() in _LABEL_NAMES and not recurs)
-        )
-        for column in columns
+        _are_numbers(cells[1:, i])
+        or (first[i].strip().casefold() in _LABEL_NAMES and not recurs)
+        for i in words
     )
-    took_first = f"took the first line, {','.join(rows[0])}, for a header."
-    if is_header and len(rows) == n_samples:  # and so there is a label too few
+    took_first = f"took the first line, {','.join(first)}, for a header."
+    if is_header and len(rows) == n_samples:  # one label is missing then
         dropped.append(took_first)
     if len(rows) == n_samples + 1 and not is_header and not recurs:
-        of_words = not all(map(_is_number, rows[0]))
-        is_header = of_words or rows[0] == [str(i) for i in range(len(rows[0]))]
-        if not of_words and is_header:
+        is_header = bool(words)
+        if first == [str(i) for i in range(len(first))]:
+            is_header = True
             dropped.append(took_first)
     if is_header:
-        names, lines = rows[0], lines[1:]
-        columns = [column[1:] for column in columns]
-    if not len(columns[0]):
+        names, lines, cells = first, lines[1:], cells[1:]
+    if not len(cells):
         raise ValueError("there are no rows below its header")
-    kept = list(range(len(columns)))
-    if len(columns) > 1:
+    kept = list(range(len(first)))
+    if len(kept) > 1:
         index = _index_columns(names or ())
-        if not index and _are_numbers(columns[0]) and _counts(_numbers(columns[:1])):
+        column = cells[:, 0]
+        if not index and _are_numbers(column) and _counts(column.astype(float)):
             index = [0]
-        if len(index) < len(columns):
+        if len(index) < len(kept):
             dropped += [_left_out(names, i) for i in index]
             kept = [i for i in kept if i not in index]
-    columns = [columns[i] for i in kept]
-    for column in columns:
-        missing = np.flatnonzero(is_missing(column))
-        if len(missing):
-            raise ValueError(
-                f"line {lines[missing[0]]} has no label; leave such samples out of all "
-                "files"
-            )
-    if all(map(_are_numbers, columns)):
-        numbers = _numbers(columns)
-        if len(columns) > 1:
-            for i, column in zip(kept, numbers.T, strict=True):
-                if _is_whole(column) and _all_differ(column):
-                    raise ValueError(
-                        f"{_name(names, i)} holds a different whole number in every "
-                        "row, as ids do; keep the columns of labels only, or save them "
-                        "as .npy if it is one of them"
-                    )
-        if not all(_is_integer(cell) for column in columns for cell in column):
+    cells = cells[:, kept]
+    missing = np.argwhere(is_missing(cells.T))
+    if len(missing):
+        raise ValueError(
+            f"line {lines[missing[0, 1]]} has no label; leave such samples out of all "
+            "files"
+        )
+    several = len(kept) > 1
+    if _are_numbers(cells.flat):
+        numbers = cells.astype(np.float64)
+        for i, column in zip(kept, numbers.T, strict=True):
+            if several and _is_whole(column) and _all_differ(column):
+                raise ValueError(
+                    f"{_name(names, i)} holds a different whole number in every row, "
+                    "as ids do; keep only the columns of labels, or save the data as "
+                    ".npy if it is one of them"
+                )
+        integers = all(map(_is_integer, cells.flat))
+        if integers and np.abs(numbers).max() < 2**63:
+            return cells.astype(np.int64), dropped
+        if several or not integers:
             return numbers, dropped
-        if np.abs(numbers).max() < 2**63:
-            return np.stack([c.astype(np.int64) for c in columns], axis=1), dropped
-        if len(columns) > 1:
-            return numbers, dropped
-    elif len(columns) > 1:
+    elif several:
         named = "" if names is None else f" ({', '.join(names[i] for i in kept)})"
         raise ValueError(
-            f"it has {len(columns)} columns{named}, not all of them numbers; keep one "
-            "column, that of the labels"
+            f"it has {len(kept)} columns{named}, not all of them numbers; keep one "
+            "column, the labels"
         )
-    if _all_differ(columns[0]):
+    if _all_differ(cells):
         raise ValueError(
-            "every label is different, as ids are; keep the column of the labels, and "
-            "commas between columns"
+            "every label is different, as ids are; keep only the labels, and "
+            "separate columns by commas"
         )
-    return columns[0], dropped
+    return cells[:, 0], dropped
 
 
 def is_missing(text: np.ndarray) -> np.ndarray:
-    """Which cells stand for no value: empty ones, and what a NaN becomes as text."""
+    """Which cells hold no value: they are empty, or NaN as text."""
     return np.isin(np.char.lower(np.char.strip(text)), ("", "nan"))
 
 
-def _first_row(file: Iterator[str]) -> list[str]:
-    """The first row that is not empty, no further line of the file being read."""
-    for _, row in _rows(file):
-        return row
-    raise ValueError("the file is empty")
-
-
 def _rows(file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    """Rows that are not empty, and the line where each ends."""
-    # A file that is iterated over reads ahead.
+    """Rows of equal length that are not empty, and the line where each ends."""
+    n_columns = 0
+    # Iterating over the file itself would read ahead.
     reader = csv.reader(iter(file.readline, ""))
     for row in reader:
         if any("\0" in cell for cell in row):
@@ -203,12 +158,21 @@ def _rows(file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
                 f"line {reader.line_num} has zero bytes, as UTF-16 has; save it in "
                 "UTF-8"
             )
-        if row:
-            yield reader.line_num, row
+        if not row:
+            continue
+        n_columns = n_columns or len(row)
+        if len(row) != n_columns:
+            raise ValueError(
+                f"line {reader.line_num} has {len(row)} values, but the first has "
+                f"{n_columns}; values that contain commas need quotes"
+            )
+        yield reader.line_num, row
+    if not n_columns:
+        raise ValueError("the file is empty")
 
 
 def _is_number(cell: str) -> bool:
-    """Whether NumPy reads it as one; Python's own float takes more."""
+    """Whether NumPy reads the cell as a number; Python's float accepts more."""
     try:
         float(cell)
     except ValueError:
@@ -217,42 +181,33 @@ def _is_number(cell: str) -> bool:
 
 
 def _is_integer(cell: str) -> bool:
-    """Whether a number is written as an integer, with no point or exponent."""
+    """Whether a number is written without decimal point or exponent."""
     return cell.strip().lstrip("+-").isdecimal()
 
 
-def _are_numbers(column: np.ndarray) -> bool:
-    return all(map(_is_number, column))
-
-
-def _numbers(columns: list[np.ndarray]) -> np.ndarray:
-    return np.stack([column.astype(np.float64) for column in columns], axis=1)
-
-
-def _zero(cell: str) -> float:
-    return 0.0
+def _are_numbers(cells: Iterable[str]) -> bool:
+    return all(map(_is_number, cells))
 
 
 def _index_columns(names: list[str] | tuple[str, ...]) -> list[int]:
-    """Columns that are named as an index is; pandas leaves the first without a name."""
+    """Columns named like an index; pandas leaves the first without a name."""
     names = [name.strip().casefold() for name in names]
-    # Several come first where an index has levels, or was written more than once.
+    # Several come first if the index has levels, or was written more than once.
     unnamed = takewhile(lambda name: not name or name.startswith("unnamed"), names)
     n_unnamed = len(list(unnamed))
     return [i for i, name in enumerate(names) if i < n_unnamed or name in _INDEX_NAMES]
 
 
-def _counts(values: np.ndarray) -> bool:
-    """Whether the first of several columns only numbers the rows."""
-    column = values[:, 0]
+def _counts(column: np.ndarray) -> bool:
+    """Whether the column only numbers the rows."""
     return bool(len(column) > 2 and _is_whole(column) and (np.diff(column) > 0).all())
 
 
 def _is_shuffled(values: np.ndarray) -> bool:
-    """Whether the first column alone numbers the rows, in another order."""
+    """Whether the first column alone numbers the rows, in any order."""
     column = values[:, 0]
     return bool(
-        len(column) >= _MANY_ROWS
+        len(column) >= _MIN_ROWS
         and (np.diff(np.sort(column)) == 1).all()
         and _is_whole(column)
         and not _is_whole(values[:, 1:])
@@ -274,34 +229,25 @@ def _name(names: list[str] | None, column: int) -> str:
 def _left_out(names: list[str] | None, column: int) -> str:
     return (
         f"left out {_name(names, column)}, which looks like an index of the samples; "
-        "rows go by their order in the file. If it is a measurement, save the data as "
-        ".npy."
+        "rows are matched by their order in the file. If it is a measurement, save the "
+        "data as .npy."
     )
 
 
-def _ragged(line: int, row: list[str], expected: int) -> str:
-    return (
-        f"line {line} has {len(row)} values, but the first has {expected}; values that "
-        "hold commas need quotes"
-    )
-
-
-def _what_is_wrong(path: Path, names: list[str] | None, index: list[int]) -> str:
-    """The first line that is not like the others, found by reading anew."""
+def _refuse_cells(path: Path, names: list[str] | None, index: list[int]) -> None:
+    """Read the file again, and name the first cell that is not a number."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         rows = _rows(file)
-        expected = len(next(rows)[1]) if names is not None else None
+        if names is not None:
+            next(rows)
         for line, row in rows:
-            expected = len(row) if expected is None else expected
-            if len(row) != expected:
-                return _ragged(line, row, expected)
             for i, cell in enumerate(row):
                 if i not in index and not _is_number(cell):
-                    name = names[i][:40] if names else ""
-                    column = f"column {i + 1}" + (f" ({name})" if name else "")
-                    what = f"holds {cell[:40]!r}, no number" if cell else "is empty"
-                    return (
-                        f"line {line}, {column} {what}; features are numbers separated "
-                        "by commas, without columns of anything else"
+                    column = f"column {i + 1}"
+                    if names and names[i]:
+                        column += f" ({names[i][:40]})"
+                    what = f"holds {cell[:40]!r}, not a number" if cell else "is empty"
+                    raise ValueError(
+                        f"line {line}, {column} {what}; features must be numbers "
+                        "separated by commas, without any other columns"
                     )
-    return ""

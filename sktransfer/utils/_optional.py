@@ -1,4 +1,4 @@
-"""Importing the packages that sktransfer can do without."""
+"""Imports of optional packages."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Packages that import most of themselves later: the module that shows if they work.
+# Packages that import most of themselves lazily: the module that shows if they work.
 _IMPORTS_LATER = {"transformers": "transformers.modeling_utils"}
 
-# How torchvision fails, and whatever imports it, beside a torch it was not built for.
+# Errors of torchvision, and of what imports it, when it was built for another torch.
 _MISMATCHED = (
     "operator torchvision::nms does not exist",
     "PyTorch and torchvision were compiled with different",
@@ -24,33 +24,10 @@ _MISMATCHED = (
 def import_optional(
     name: str, *, extra: str, needed_by: str = "This part of sktransfer"
 ) -> ModuleType:
-    """Import an optional package, or say how to get it.
+    """Import a module, or raise an ImportError that tells how to install it.
 
-    Parameters
-    ----------
-    name : str
-        The module to import, as in an import statement.
-    extra : str
-        The extra of sktransfer that installs it.
-    needed_by : str, default="This part of sktransfer"
-        What cannot work without it: the subject of the error message.
-
-    Returns
-    -------
-    module : module
-        The imported module.
-
-    Raises
-    ------
-    ImportError
-        If the module cannot be imported, be it absent or broken. Where it is the
-        installed torch and torchvision that do not match, the error says so.
-
-    Examples
-    --------
-    >>> from sktransfer.utils._optional import import_optional
-    >>> import_optional("json", extra="json").__name__
-    'json'
+    `extra` is the extra of sktransfer that installs it, and `needed_by` the subject of
+    the message. If torch and torchvision do not match, the message says so.
     """
     try:
         module = import_module(name)
@@ -78,25 +55,9 @@ def import_optional(
 def lazy_exports(
     package: str, homes: Mapping[str, str]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Make `__getattr__` and `__dir__` of a package that imports names when asked.
+    """Return `__getattr__` and `__dir__` of a package that imports names on demand.
 
-    Parameters
-    ----------
-    package : str
-        Its name.
-    homes : mapping of str to str
-        Public name -> the private module of the package that has it.
-
-    Returns
-    -------
-    getattr, dir : callable
-
-    Examples
-    --------
-    >>> from sktransfer.utils._optional import lazy_exports
-    >>> get, _ = lazy_exports("json", {"JSONDecoder": "decoder"})
-    >>> get("JSONDecoder").__module__
-    'json.decoder'
+    `homes` gives the private module of each public name.
     """
 
     def get(name: str) -> Any:
@@ -111,7 +72,7 @@ def lazy_exports(
 
 
 def _is_mismatch(error: BaseException | None) -> bool:
-    """Whether the error, or one that led to it, is torchvision's."""
+    """Whether torchvision raised the error, or one that led to it."""
     while error is not None:
         if any(text in str(error) for text in _MISMATCHED):
             return True
@@ -120,7 +81,7 @@ def _is_mismatch(error: BaseException | None) -> bool:
 
 
 def _version(package: str) -> str:
-    """The version with its build, such as "+cpu", which the metadata may leave out."""
+    """The version with its build, such as "+cpu", which metadata may leave out."""
     file = Path(find_spec(package).origin).with_name("version.py")
     stated = re.search(r"__version__ = '(.+?)'", file.read_text(encoding="utf-8"))
     return stated[1] if stated else metadata.version(package)

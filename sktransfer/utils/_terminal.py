@@ -1,4 +1,4 @@
-"""Text on its way to a terminal, a pipe or a file that may take only part of it."""
+"""Text for streams that cannot express it, or cannot be written."""
 
 from __future__ import annotations
 
@@ -9,27 +9,11 @@ from typing import TextIO
 
 
 class StreamError(Exception):
-    """Standard output cannot be written; the reason is its cause."""
+    """Standard output cannot be written; its cause tells why."""
 
 
 def printable(text: object) -> str:
-    r"""Text in which nothing acts on a terminal: such characters are escaped.
-
-    Parameters
-    ----------
-    text : object
-        Turned into a str. Line breaks stay.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> from sktransfer.utils._terminal import printable
-    >>> printable("net\x1b[2J")
-    'net\\x1b[2J'
-    """
+    """Escape the characters that control a terminal, except line breaks."""
     return "".join(
         c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode()
         for c in str(text)
@@ -37,22 +21,15 @@ def printable(text: object) -> str:
 
 
 def encodable(text: str, stream: TextIO | None) -> bool:
-    """Whether a stream can express a text."""
+    """Whether the stream can express the text."""
     return _escaped(text, stream) == text
 
 
 def write(text: str) -> None:
     """Write to standard output, escaping what its encoding cannot express.
 
-    Parameters
-    ----------
-    text : str
-
-    Raises
-    ------
-    StreamError
-        If the other end is closed, the disk is full, or the like. The stream then goes
-        nowhere, for Python would fail once more at its end.
+    On failure the stream is redirected to nowhere, because Python would fail again when
+    it exits, and StreamError is raised.
     """
     if sys.stdout is None:
         return
@@ -65,7 +42,7 @@ def write(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write a line to standard error, if that is possible."""
+    """Write a line to standard error, if possible."""
     if sys.stderr is None:
         return
     try:
@@ -75,7 +52,7 @@ def say(text: str) -> None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream is there, and somebody looks at it."""
+    """Whether the stream exists and is a terminal."""
     return stream is not None and stream.isatty()
 
 
@@ -85,7 +62,7 @@ def _escaped(text: str, stream: TextIO | None) -> str:
 
 
 def _silence(stream: TextIO) -> None:
-    with suppress(OSError, ValueError):  # it has no descriptor
+    with suppress(OSError, ValueError):  # a stream without a descriptor
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

@@ -1,10 +1,10 @@
-"""Checks of what a user hands in, for every array namespace."""
+"""Validation of user input, for every array namespace."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ from sklearn.utils.validation import (
 from sktransfer.utils._array_api import (
     from_numpy,
     get_namespace,
-    in_range,
     is_numpy_namespace,
     real_floating,
     to_numpy,
@@ -30,7 +29,7 @@ from sktransfer.utils._array_api import (
 
 TASKS = ("classification", "regression", "multilabel")
 
-# Integers of more values than this, and fewer samples a value, may well be numbers.
+# Integers with more values than this, and fewer samples per value, may be numbers.
 _MANY_VALUES, _SAMPLES_PER_CLASS = 30, 10
 
 _TARGETS = (
@@ -50,23 +49,10 @@ def check_features(
     name: str = "X",
     finite: bool = True,
 ) -> Any:
-    """Validate features of shape (n_samples, n_features), real and finite.
+    """Validate features (n_samples, n_features): real, `finite`, float32 or float64.
 
-    Parameters
-    ----------
-    X : array-like of any namespace
-    estimator : estimator, optional
-        Whose `n_features_in_` is set (`reset`) or compared with.
-    reset : bool, default=True
-    min_samples : int, default=1
-    name : str, default="X"
-        Name of the parameter in messages.
-    finite : bool, default=True
-        Whether to refuse NaN and infinity.
-
-    Returns
-    -------
-    array of shape (n_samples, n_features), float32 or float64
+    `n_features_in_` of an `estimator` is set (`reset`) or compared. Messages call the
+    parameter `name`.
     """
     xp, _ = get_namespace(**{name: X})
     if is_numpy_namespace(xp):
@@ -140,25 +126,15 @@ def encode_labels(y: Any, X: Any) -> tuple[np.ndarray, Any]:
 
 
 def check_source_proba(source_proba: Any) -> tuple[Any, Callable[[slice], Any]]:
-    """Validate source probabilities: (n_samples, n_source_classes), rows sum to one.
+    """Validate source probabilities (n_samples, n_source_classes).
 
-    The rows are checked as they are read, so that the check and whatever is done with
-    them pass over the memory once together.
-
-    Parameters
-    ----------
-    source_proba : array-like of any namespace
-
-    Returns
-    -------
-    P : array of shape (n_samples, n_source_classes), float32 or float64
-    read : callable
-        A slice -> these rows of P, checked.
+    Return them with a function that reads a slice of their rows and checks that these
+    sum to one: reading and checking then share one pass over the memory.
     """
     P = check_features(source_proba, name="source_proba", finite=False)
     xp, device = get_namespace(P=P)
-    # A soft-max in half precision is checked as what it is, not as what it becomes;
-    # bfloat16, of eight bits, can come to NumPy as float32 only.
+    # The tolerance is that of the dtype given: half precision has become float32, and
+    # bfloat16, of eight bits, reaches NumPy as float32 only.
     exact = str(getattr(source_proba, "dtype", P.dtype)).endswith("float64")
     tolerance = 1e-6 if exact else 2**-7
     ones = xp.ones((1, P.shape[1]), dtype=P.dtype, device=device)
@@ -199,33 +175,13 @@ def check_weights(sample_weight: Any, X: Any, *, allow_all_zero: bool = False) -
 
 
 def infer_task(y: Any, task: str = "auto", *, expected: str | None = None) -> str:
-    """Name the task that a target poses: the one place that decides it.
+    """Infer the task from a target; all rooms ask here.
 
-    Parameters
-    ----------
-    y : array-like of shape (n_samples,) or (n_samples, n_targets)
-    task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        What to return instead of guessing. ``"auto"`` takes columns of 0 and 1 for
-        several labels; text, booleans and integers for classes; floats, even whole
-        ones, for numbers.
-    expected : {"classification", "regression"}, optional
-        What ``"auto"`` takes whole numbers for, whatever their dtype, where the task is
-        known from elsewhere: a classifier or a metric of classes says so.
-
-    Returns
-    -------
-    {"classification", "regression", "multilabel"}
-
-    Raises
-    ------
-    ValueError
-        If `task` is none of these, or `y` is of no kind that can be scored.
-
-    Warns
-    -----
-    UserWarning
-        Where ``"auto"`` may be wrong: integers of more than 30 values with fewer than
-        10 samples each on average, and whole floats that are not so many.
+    ``"auto"`` reads columns of 0 and 1 as several labels; text, booleans and integers
+    as classes; floats, even whole ones, as numbers. Where a classifier or a metric of
+    classes is involved, whole numbers of any dtype are what it has `expected`. A
+    warning says when the guess may be wrong: integers of more than 30 values with fewer
+    than 10 samples each on average, and whole floats of fewer values.
     """
     check_task_name(task)
     given, y = y, to_numpy(y)
@@ -234,7 +190,7 @@ def infer_task(y: Any, task: str = "auto", *, expected: str | None = None) -> st
         _check_indicators(y)
     elif task == "classification" and y.ndim == 2 and y.shape[1] > 1:
         raise ValueError(
-            "A classification target must hold one label a sample; got an array of "
+            "A classification target must hold one label per sample; got an array of "
             f"shape {y.shape}. For several 0/1 labels the task is multilabel."
         )
     if task != "auto":
@@ -275,7 +231,7 @@ def _task_of_whole_numbers(y: np.ndarray) -> str:
         tasks = ("regression", "classification")
         this, that = tasks if floats else tasks[::-1]
         warnings.warn(
-            f"y holds {n_values} different whole numbers in {n_samples} samples, which "
+            f"y holds {n_values} different whole numbers in {n_samples} samples. They "
             f"are read as {read}. If {other}, pass task={that!r}; task={this!r} "
             "silences this warning.",
             UserWarning,
@@ -300,8 +256,8 @@ def _task_of_columns(y: np.ndarray) -> str:
         if len(y) > 2 and np.all(np.diff(values) == 1):
             raise ValueError(
                 f"Column {column} of y counts the samples: it looks like an id or a "
-                "row number, not like a target. Pass the other column(s) alone, or "
-                "task='regression' if it is one."
+                "row number rather than a target. Pass the other columns alone, or "
+                "task='regression' if it is a target."
             )
     return "regression"
 
@@ -314,8 +270,8 @@ def _refuse_missing(y: np.ndarray) -> None:
     if any(missing):
         row = missing.index(True) // max(1, math.prod(y.shape[1:]))
         raise ValueError(
-            f"y contains None or NaN in {sum(missing)} place(s), the first of them in "
-            f"row {row}: leave these samples out."
+            f"y contains None or NaN in {sum(missing)} place(s), the first in row "
+            f"{row}. Leave these samples out."
         )
 
 
@@ -328,55 +284,10 @@ def _check_indicators(y: np.ndarray) -> None:
 
 
 def describe_task(y: Any, task: str) -> str:
-    """Say how a target is read, for the reader of a table."""
+    """Describe a target in a few words, for tables."""
     y = to_numpy(y)
     if task == "classification":
         return f"{task}, {len(np.unique(y))} classes"
     n_targets = 1 if y.ndim == 1 else y.shape[1]
     what = "label" if task == "multilabel" else "target"
     return f"{task}, {n_targets} {what}{'s' * (n_targets > 1)}"
-
-
-def task_refusal(metric: str, tasks: Iterable[str], task: str) -> str:
-    """Say that a metric does not take the task, and how to pose another one."""
-    return (
-        f"{metric} takes {' and '.join(tasks)} targets, but this is a {task} target. "
-        "If y is read wrongly, say how to read it by task=."
-    )
-
-
-def check_task(
-    metric: str, y: Any, task: str = "auto", tasks: tuple[str, ...] = TASKS
-) -> str:
-    """Name the task that `y` poses, if the metric takes it."""
-    # A metric of classes alone has said what whole numbers are.
-    task = infer_task(y, task, expected=tasks[0] if len(tasks) == 1 else None)
-    if task not in tasks:
-        raise ValueError(task_refusal(metric, tasks, task))
-    return task
-
-
-def to_host(X: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Validate features of at least two samples; bring them and targets to the host.
-
-    Features too large or small for their squares come in another unit.
-    """
-    get_namespace(X=X, y=y)
-    X, _ = in_range(to_numpy(check_features(X, min_samples=2)))
-    return X, to_numpy(y)
-
-
-def label_columns(
-    y: np.ndarray, X: np.ndarray, task: str, *, allow_constant: bool = False
-) -> list[np.ndarray]:
-    """Class codes of every label: one column for classes, several for indicators."""
-    if task == "classification":
-        # In the order of their first samples, so that names mean nothing.
-        _, codes = encode_labels(y, X)
-        _, first = np.unique(codes, return_index=True)
-        return [np.argsort(np.argsort(first))[codes]]
-    Y = check_numeric_target(y, X)
-    constant = np.flatnonzero(np.ptp(Y, axis=0) == 0)
-    if len(constant) and not allow_constant:
-        raise ValueError(f"Label {constant[0]} is constant: leave it out.")
-    return list(Y.T.astype(int))

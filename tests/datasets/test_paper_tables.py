@@ -9,8 +9,8 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 
+from sktransfer.agreement import weighted_kendall_tau
 from sktransfer.datasets import load_paper_table
-from sktransfer.metrics import weighted_kendall_tau
 
 ORIGINALS = {
     "logme_icml_table4": "logme_icml_table4_efficiency",

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sktransfer.linear_model import LogMEClassifier, _eigenbasis
+from sktransfer.linear_model import (
+    LogMEClassifier,
+    SufficientStatistics,
+    _eigenbasis,
+)
 from sktransfer.linear_model._eigenbasis import FactoredEigenbasis, RowEigenbasis, eigh
 
 
@@ -74,3 +78,22 @@ def test_few_samples_make_no_eigenvectors(fit_intercept, dtype, global_random_se
     B, W = rng.normal(size=(80, 3)), rng.normal(size=(V.shape[1], 2))
     np.testing.assert_allclose(basis.project(B), V.T @ B, atol=1e-9)
     np.testing.assert_allclose(basis.combine(W), V @ W, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(5000, 6), (20, 50)])
+@pytest.mark.parametrize("centred", [False, True])
+def test_left_blocks(shape, centred, global_random_seed):
+    rng = np.random.default_rng(global_random_seed)
+    X, y = rng.normal(size=shape) + 3, rng.normal(size=shape[0])
+    weights = rng.uniform(0.5, 1.5, size=shape[0])
+    statistics = SufficientStatistics(shape[1]).update(X, y, weights)
+    spectrum = statistics.centred_spectrum if centred else statistics.spectrum
+    rows, blocks = zip(*spectrum.left_blocks(X), strict=True)
+    np.testing.assert_array_equal(
+        np.concatenate([np.arange(shape[0])[i] for i in rows]), np.arange(shape[0])
+    )
+    U = np.sqrt(weights)[:, None] * np.concatenate(blocks)
+    F = np.sqrt(weights)[:, None] * (X - centred * np.average(X, 0, weights))
+    V, singular = spectrum.basis, np.sqrt(spectrum.eigenvalues)
+    np.testing.assert_allclose(U.T @ U, np.eye(len(singular)), atol=1e-9)
+    np.testing.assert_allclose((U * singular) @ V.T, F, atol=1e-9)

@@ -13,8 +13,9 @@ from sklearn.preprocessing import scale
 from sktransfer.exceptions import UnboundedEvidenceWarning
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.linear_model._evidence import _Problem, maximise_evidence, profile
+from sktransfer.linear_model._spectrum import Spectrum
 
-ALGORITHMS = ["newton", "fixed_point", "mackay"]
+SOLVERS = ["newton", "fixed_point", "mackay"]
 PATIENT = {"max_iter": 100_000, "tol": 1e-10}
 
 
@@ -27,17 +28,20 @@ def random_problem(rng, rank, n, n_targets, spread, explained):
     return _Problem(s / s[0], z2, residual, float(n))
 
 
-def solve(problem, algorithm="newton", **kwargs):
-    norms = problem.z2.sum(axis=0) + problem.residual
-    return maximise_evidence(
-        problem.s,
-        np.sqrt(problem.z2),
-        problem.residual,
-        norms,
-        problem.n,
-        algorithm=algorithm,
-        **{**PATIENT, **kwargs},
+def solve(problem, solver="newton", *, credible=True, **kwargs):
+    spectrum = Spectrum(
+        eigenvalues=problem.s,
+        eigenbasis=None,
+        projections=np.sqrt(problem.z2),
+        residual=problem.residual,
+        uncertain=np.zeros(len(problem.residual), dtype=bool),
+        target_norms=problem.z2.sum(axis=0) + problem.residual,
+        n_samples=problem.n,
+        n_rows=int(problem.n),
+        n_distinct=2 * len(problem.s) if credible else 0,
     )
+    assert spectrum.credible == credible
+    return maximise_evidence(spectrum, solver=solver, **{**PATIENT, **kwargs})
 
 
 def brute_force(problem, grid):
@@ -113,8 +117,8 @@ def test_larger_of_two_maxima(share, winner, local_maxima):
     assert len(peaks) >= 2
     best = peaks[np.argmax(curve[peaks])]
     assert best == (peaks[-1] if winner == "high" else peaks[0])
-    for algorithm in ALGORITHMS:
-        found = solve(problem, algorithm)
+    for solver in SOLVERS:
+        found = solve(problem, solver)
         assert np.log(found.t[0]) == pytest.approx(grid[best], abs=0.02)
         assert found.log_evidence[0] >= curve[best]
 
@@ -132,15 +136,15 @@ def test_two_maxima_of_an_estimator(
     grid = np.arange(-30, 20, 0.01)
     curve = evidence_curve(X, y, grid)
     assert len(local_maxima(curve)) >= 2
-    for algorithm in ALGORITHMS:
-        model = LogME(algorithm=algorithm, **PATIENT).fit(X, y)
+    for solver in SOLVERS:
+        model = LogME(solver=solver, **PATIENT).fit(X, y)
         assert model.logme_ == pytest.approx(curve.max() / 100, abs=1e-6)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("max_iter", [1, 10, 1000])
 @pytest.mark.parametrize("n_features", [5, 80])
-def test_no_evidence(algorithm, max_iter, n_features, global_random_seed):
+def test_no_evidence(solver, max_iter, n_features, global_random_seed):
     """Theorem 2's condition fails: the supremum lies at infinite alpha."""
     rng = np.random.default_rng(global_random_seed)
     n = 50
@@ -153,7 +157,7 @@ def test_no_evidence(algorithm, max_iter, n_features, global_random_seed):
 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model = LogME(algorithm=algorithm, max_iter=max_iter).fit(X, y)
+        model = LogME(solver=solver, max_iter=max_iter).fit(X, y)
     assert model.converged_.all()
     assert np.isposinf(model.alpha_).all()
     np.testing.assert_array_equal(model.coef_, 0)
@@ -163,8 +167,8 @@ def test_no_evidence(algorithm, max_iter, n_features, global_random_seed):
     assert model.logme_ == pytest.approx(limit, abs=1e-12)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_inner_maximum_beats_infinity(algorithm):
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_inner_maximum_beats_infinity(solver):
     """Theorem 2's condition fails, and yet an inner maximum is higher."""
     s = np.r_[1.0, np.full(10, 1e-4)]
     problem = _Problem(s, np.r_[0.0, np.full(10, 0.09)][:, None], np.array([0.1]), 99.0)
@@ -172,23 +176,23 @@ def test_inner_maximum_beats_infinity(algorithm):
     grid = np.arange(-40, 37, 0.01)
     best = brute_force(problem, grid).max()
     assert best > brute_force(problem, np.inf) + 10
-    found = solve(problem, algorithm)
+    found = solve(problem, solver)
     assert np.isfinite(found.alpha[0])
     assert found.log_evidence[0] == pytest.approx(best, abs=1e-3)
     # Cut short, the search must not mistake this for a target without evidence.
-    short = solve(problem, algorithm, max_iter=1)
+    short = solve(problem, solver, max_iter=1)
     assert np.isfinite(short.alpha[0])
     assert not short.converged[0]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("n_features", [4, 29])
-def test_exactly_linear_target(algorithm, n_features, global_random_seed):
+def test_exactly_linear_target(solver, n_features, global_random_seed):
     rng = np.random.default_rng(global_random_seed)
     X = rng.normal(size=(40, n_features))
     coef = rng.normal(size=n_features)
     with pytest.warns(UnboundedEvidenceWarning, match="explain target 0 without any"):
-        model = LogME(algorithm=algorithm, **PATIENT).fit(X, X @ coef)
+        model = LogME(solver=solver, **PATIENT).fit(X, X @ coef)
     assert np.isposinf(model.logme_)
     assert np.isposinf(model.beta_).all()
     np.testing.assert_allclose(model.coef_, coef)
@@ -218,33 +222,33 @@ def test_barely_more_samples_than_weak_features(dtype, global_random_seed):
     assert np.isfinite(LogME().fit(X.astype(dtype), y).logme_)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_unbounded_far_away(algorithm):
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_unbounded_far_away(solver):
     """Nearly as many features as samples: the ascent begins below all eigenvalues."""
     s = np.geomspace(1, 1e-3, 299)
     z2 = np.where(s == s[-1], 1.0, 0.0)[:, None]
-    found = solve(_Problem(s, z2, np.zeros(1), 300.0), algorithm)
+    found = solve(_Problem(s, z2, np.zeros(1), 300.0), solver)
     assert np.isposinf(found.log_evidence[0])
     assert np.isposinf(found.beta[0])
     assert found.alpha[0] == pytest.approx(300 * s[-1])
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_creeping_evidence_stops(algorithm):
-    """One sample more than directions proves no exact fit: t stops, and says so."""
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_spurious_fit_stops(solver):
+    """One sample more than directions does not make an exact fit credible: t stops."""
     s = np.geomspace(1, 1e-3, 299)
     z2 = s[:, None] ** 1.5
     problem = _Problem(s, z2 / z2.sum(), np.zeros(1), 300.0)
-    found = solve(problem, algorithm, believed=False)
-    assert found.bounded[0]
+    found = solve(problem, solver, credible=False)
+    assert found.at_lower_bound[0]
     assert found.converged[0]
     assert found.t[0] == pytest.approx(1e-8 * s[-1])
     expected = brute_force(problem, np.log(1e-8 * s[-1:]))
     assert found.log_evidence[0] == pytest.approx(expected[0])
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_interior_maximum_beats_creeping(algorithm, local_maxima):
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_interior_maximum_of_a_spurious_fit(solver, local_maxima):
     """The evidence rises for ever as the noise vanishes, and has a maximum before."""
     s = np.geomspace(1, 1e-3, 299)
     z2 = s[:, None] ** 0.5
@@ -256,8 +260,8 @@ def test_interior_maximum_beats_creeping(algorithm, local_maxima):
     # Without noise it would be higher, and without bound.
     far = brute_force(problem, np.array([-300.0, -400.0]))
     assert curve[peaks[0]] < far[0] < far[1]
-    found = solve(problem, algorithm, believed=False)
-    assert not found.bounded[0]
+    found = solve(problem, solver, credible=False)
+    assert not found.at_lower_bound[0]
     assert np.log(found.t[0]) == pytest.approx(grid[peaks[0]], abs=0.02)
     assert found.log_evidence[0] == pytest.approx(curve[peaks[0]], abs=1e-4)
 
@@ -276,9 +280,9 @@ def test_leaked_target(dtype, global_random_seed):
     )
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("n_features", [20, 45])
-def test_interpolation_limit(algorithm, n_features, with_spectrum, global_random_seed):
+def test_interpolation_limit(solver, n_features, with_spectrum, global_random_seed):
     """N <= D and a target that the prior without noise fits best: a finite limit.
 
     For beta to infinity y ~ N(0, X X^T / alpha), and alpha = n / y^T (X X^T)^-1 y.
@@ -299,7 +303,7 @@ def test_interpolation_limit(algorithm, n_features, with_spectrum, global_random
     curve = [log_density(10.0**k) for k in range(2, 11)]
     assert (np.diff(curve) > -1e-8).all()
 
-    model = LogME(algorithm=algorithm, **PATIENT).fit(X, y)
+    model = LogME(solver=solver, **PATIENT).fit(X, y)
     assert model.log_evidence_[0] == pytest.approx(curve[-1], abs=1e-5)
     assert model.alpha_[0] == pytest.approx(precision, rel=1e-6)
     assert np.isposinf(model.beta_[0])
@@ -308,10 +312,10 @@ def test_interpolation_limit(algorithm, n_features, with_spectrum, global_random
 
 @pytest.mark.parametrize("fit_intercept", [False, True])
 @pytest.mark.parametrize("n_features", [3, 30])
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_features_without_rank(fit_intercept, n_features, algorithm):
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_features_without_rank(fit_intercept, n_features, solver):
     y = np.array([1.0, 2.0, 4.0, -1.0, 0.5] * 2)
-    model = LogME(fit_intercept=fit_intercept, algorithm=algorithm)
+    model = LogME(fit_intercept=fit_intercept, solver=solver)
     model.fit(np.zeros((10, n_features)), y)
     centred, n = (y - y.mean(), 9) if fit_intercept else (y, 10)
     limit = -0.5 * (np.log(2 * np.pi * (centred @ centred) / n) + 1)
@@ -324,14 +328,14 @@ def test_features_without_rank(fit_intercept, n_features, algorithm):
     )
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("n_samples", [178, 9])
-def test_fixed_point_equations(algorithm, n_samples):
+def test_fixed_point_equations(solver, n_samples):
     """Gamma = alpha |m|^2 and n - gamma = beta |F m - y|^2."""
     X, y = load_wine(return_X_y=True)
     chosen = np.linspace(0, len(y) - 1, n_samples).astype(int)
     X, y = scale(X)[chosen], y[chosen]
-    model = LogMEClassifier(algorithm=algorithm, **PATIENT).fit(X, y)
+    model = LogMEClassifier(solver=solver, **PATIENT).fit(X, y)
     gamma, m = model.effective_dof_, model.coef_
     errors = X @ m.T - (y[:, None] == model.classes_)
     np.testing.assert_allclose(gamma, model.alpha_ * (m**2).sum(axis=1), rtol=1e-6)
@@ -343,13 +347,13 @@ def test_fixed_point_equations(algorithm, n_samples):
     np.testing.assert_allclose(gamma, (s / (s + t[:, None])).sum(axis=1))
 
 
-def test_algorithms_agree(global_random_seed):
+def test_solvers_agree(global_random_seed):
     rng = np.random.default_rng(global_random_seed)
     X, y = load_diabetes(return_X_y=True)
     X = np.maximum(X @ rng.normal(size=(10, 30)), 0)
     y = np.column_stack([y - y.mean(), y, X @ rng.normal(size=30)])
     y[:, 2] += 0.05 * rng.normal(size=len(y))
-    models = [LogME(algorithm=name, **PATIENT).fit(X, y) for name in ALGORITHMS]
+    models = [LogME(solver=name, **PATIENT).fit(X, y) for name in SOLVERS]
     for other in models[1:]:
         np.testing.assert_allclose(
             other.log_evidence_ / len(y),
@@ -361,11 +365,11 @@ def test_algorithms_agree(global_random_seed):
         np.testing.assert_allclose(other.beta_, models[0].beta_, rtol=1e-4)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_not_converged(algorithm):
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_not_converged(solver):
     X, y = load_wine(return_X_y=True)
     labels = np.array(["red", "rose", "white"])[y]
-    model = LogMEClassifier(algorithm=algorithm, max_iter=1, tol=1e-12)
+    model = LogMEClassifier(solver=solver, max_iter=1, tol=1e-12)
     with pytest.warns(ConvergenceWarning, match=r"max_iter=1 .*class 'red', 'rose'"):
         model.fit(scale(X), labels)
     assert not model.converged_.any()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from sktransfer.exceptions import UnboundedEvidenceWarning
 from sktransfer.linear_model import LogME, LogMEClassifier, SufficientStatistics
-from sktransfer.linear_model._exact_fit import count_distinct, measure_residual
+from sktransfer.linear_model._rounding import measure_residual
+from sktransfer.linear_model._samples import Samples
+from sktransfer.linear_model._spectrum import count_distinct
 
 INTERCEPT = pytest.mark.parametrize("fit_intercept", [False, True])
 
@@ -99,9 +102,9 @@ def test_features_that_are_the_classes():
         assert np.isposinf(LogMEClassifier().fit(np.eye(3)[y], y).logme_)
 
 
-def test_creeping_evidence_is_reproducible(global_random_seed):
-    """Where it only creeps upwards it stops at a share of the smallest eigenvalue,
-    which scales and rotations leave alone.
+def test_evidence_of_a_spurious_fit_is_reproducible(global_random_seed):
+    """It is taken at a share of the smallest eigenvalue, which scales and rotations
+    of the features do not change.
     """
     rng = np.random.default_rng(global_random_seed)
     n = 40
@@ -159,7 +162,7 @@ def test_measured_residual(global_random_seed):
     forced = type(spectrum)(
         **{**vars(spectrum), "uncertain": np.array([True, True, False])}
     )
-    measured = measure_residual(forced, X, lambda rows: Y[rows], None)
+    measured = measure_residual(forced, Samples(X, Y))
     assert measured.residual[0] == 0
     assert measured.residual[1] == pytest.approx(1e-12 * (noise @ noise), rel=1e-3)
     assert measured.residual[2] == spectrum.residual[2]
@@ -168,6 +171,8 @@ def test_measured_residual(global_random_seed):
 
 def test_count_distinct():
     X = np.array([[1.0, 2], [0, 0], [1, 2], [-0.0, 0], [3, 4], [5, 6]])
-    assert count_distinct(X) == 4
-    assert count_distinct(X, zero=False) == 3
-    assert count_distinct(X, np.array([1.0, 1, 1, 1, 1, 0])) == 3
+    samples = Samples(X, np.zeros((len(X), 1)))
+    assert count_distinct(samples) == 4
+    assert count_distinct(samples, zero=False) == 3
+    weighted = replace(samples, weights=np.array([1.0, 1, 1, 1, 1, 0]))
+    assert count_distinct(weighted) == 3

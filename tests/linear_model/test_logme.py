@@ -84,7 +84,7 @@ def test_score_is_evidence_of_the_data_given(fitted):
 
 def test_score_keeps_parameters():
     X, y = load_diabetes(return_X_y=True)
-    model = LogME(fit_intercept=True, algorithm="mackay", max_iter=5000).fit(X, y)
+    model = LogME(fit_intercept=True, solver="mackay", max_iter=5000).fit(X, y)
     assert model.score(X, y) == pytest.approx(model.logme_, abs=1e-9)
     assert model.score(X, y) != pytest.approx(LogME().fit(X, y).logme_, abs=1e-3)
 
@@ -128,7 +128,7 @@ def test_pickle_in_the_middle_of_a_stream(n_seen):
 
 def test_clone(fitted):
     model, *_ = fitted
-    model.set_params(fit_intercept=True, algorithm="fixed_point", tol=1e-4, max_iter=7)
+    model.set_params(fit_intercept=True, solver="fixed_point", tol=1e-4, max_iter=7)
     copy = clone(model)
     assert copy.get_params() == model.get_params()
     assert not hasattr(copy, "statistics_")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from scipy.special import softmax
@@ -174,12 +176,27 @@ def test_means_only(fit_intercept, global_random_seed):
     X, y, F = regression_data(global_random_seed, "n < D")
     model = LogME(fit_intercept=fit_intercept, std_error=True).fit(X, y)
     mean, score = model.predict(F), model.logme_
-    model._keep_means_only()
+    model.compact()
     np.testing.assert_array_equal(model.predict(F), mean)
     assert model.logme_ == score
     assert model.coef_.shape == (3, 35)
     with pytest.raises(ValueError, match="keeps predictive means only"):
         model.predict(F, return_std=True)
+
+
+@pytest.mark.parametrize("setting", ["n < D", "n > D"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_means_and_deviations_only(setting, dtype, global_random_seed):
+    X, y, F = regression_data(global_random_seed, setting)
+    X, F = X.astype(dtype), F.astype(dtype)
+    model = LogME(std_error=True).fit(X, y)
+    expected = model.predict(F, return_std=True)
+    size = len(pickle.dumps(model))
+    model.compact(keep_std=True)
+    for found, wanted in zip(model.predict(F, return_std=True), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert model.influence_.shape == y.shape[:1]
+    assert len(pickle.dumps(model)) < size
 
 
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])

@@ -291,14 +291,12 @@ def test_rounding_that_cannot_be_helped_is_said():
     model = LogME()
     for rows in np.split(np.arange(n), 4):
         model.partial_fit(X[rows], y[rows])
-    with pytest.warns(
-        RoundingWarning, match=r"float32 leaves LogME uncertain by about"
-    ):
+    with pytest.warns(RoundingWarning, match=r"float32 makes LogME uncertain by about"):
         found = model.logme_
     assert abs(found - expected) > 1e-3
 
     X = X.astype(np.float64)
-    for shift, message in ((1e4, "precision of float64"), (1e6, "LogME does not see")):
+    for shift, message in ((1e4, "rounding in float64"), (1e6, "LogME ignores their")):
         moved = X + shift * (np.arange(n) > 600)[:, None]
         with pytest.warns(RoundingWarning, match=message):
             LogME(fit_intercept=True).fit(moved, y)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import sktransfer.metrics as metrics
-from sktransfer.metrics import Metric, get_metric, get_scorer_names
-from sktransfer.metrics._registry import METRICS, TASKS
+from sktransfer.metrics import Metric, get_metric, get_scorer, get_scorer_names
+from sktransfer.metrics._registry import METRICS
+from sktransfer.utils._validation import TASKS
 
 
 def test_every_public_score_function_is_registered():
@@ -61,8 +62,8 @@ def test_tasks_are_those_that_the_function_takes(name):
 
 def test_wrong_task_names_metric_task_and_alternatives():
     with pytest.raises(ValueError) as error:
-        get_metric("h_score").check_task("regression")
-    assert "'h_score' takes classification targets" in str(error.value)
+        get_scorer("h_score").check_task([0.5, 1.5, 2.5])
+    assert "h_score takes classification targets" in str(error.value)
     assert "this is a regression target" in str(error.value)
     assert "Metrics that take it: ['logme', 'transrate'," in str(error.value)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from sktransfer.metrics import (
+    LabelledData,
     coding_rate,
     gbc_score,
     get_metric,
     get_scorer_names,
     transrate_score,
 )
-from sktransfer.metrics._shared import LabelledFeatures
 from sktransfer.utils._array_api import in_range, unit_rows
 
 # Squares of these leave the range of float32, in which 1e-38 and 3e38 are the ends.
@@ -38,8 +38,8 @@ def test_scores_of_huge_and_tiny_features(name, task, factor, data):
     if task not in metric.tasks or (task == "regression" and "laplace" in name):
         return  # its regression is LogME's
     scaled = X * np.float32(factor)
-    score = metric.compute(scaled, y, task)
-    assert score == pytest.approx(metric.compute(X, y, task), rel=1e-4)
+    score = metric(scaled, y, task)
+    assert score == pytest.approx(metric(X, y, task), rel=1e-4)
 
 
 @factors
@@ -61,9 +61,10 @@ def test_square_norms_that_metrics_share(factor, data):
     X, y = data
     # The statistics have their own tests: here those of double precision.
     scaled = X * np.float32(factor)
-    exact = LabelledFeatures(scaled.astype(np.float64), y)
-    shared = LabelledFeatures(scaled, y, exact.statistics)
-    expected = LabelledFeatures(X, y).centred_square_norms * factor**2
+    exact = LabelledData(scaled.astype(np.float64), y)
+    shared = LabelledData(scaled, y)
+    shared.statistics = exact.statistics
+    expected = LabelledData(X, y).centred_square_norms * factor**2
     np.testing.assert_allclose(shared.centred_square_norms, expected, rtol=1e-5)
 
 
@@ -111,8 +112,8 @@ def test_offsets_cost_no_digits(name, dtype, offset, tolerance, d, global_random
     y = np.arange(90) % 3
     X = rng.normal(size=(90, d)) + 2 * rng.normal(size=(3, d))[y]
     metric = get_metric(name)
-    expected = metric.compute(X, y, "classification")
-    found = metric.compute((X + offset).astype(dtype), y, "classification")
+    expected = metric(X, y, "classification")
+    found = metric((X + offset).astype(dtype), y, "classification")
     assert found == pytest.approx(expected, rel=tolerance)
 
 
@@ -121,7 +122,7 @@ def test_outlier_features_cost_no_digits_of_h_score(scale, global_random_seed):
     rng = np.random.default_rng(global_random_seed)
     y = np.arange(900) % 3
     X = rng.normal(size=(900, 40)) + rng.normal(size=(3, 40))[y]
-    expected = get_metric("h_score").compute(X, y, "classification")
+    expected = get_metric("h_score")(X, y, "classification")
     X[:, :3] *= scale
-    found = get_metric("h_score").compute(X.astype(np.float32), y, "classification")
+    found = get_metric("h_score")(X.astype(np.float32), y, "classification")
     assert found == pytest.approx(expected, rel=1e-5)

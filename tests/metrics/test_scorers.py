@@ -126,7 +126,7 @@ class TestMaking:
             ({"a": 3}, {}, "must be callable or a metric's name. Got 3"),
             ([], {}, "at least one metric"),
             ({}, {}, "at least one metric"),
-            (["logme"], {"task": "auto"}, r"\['task'\] go with one score function"),
+            (["logme"], {"task": "auto"}, r"\['task'\] need a single score function"),
             (width, {"reads": "logits"}, r"'reads' parameter.*Got 'logits'"),
         ],
     )

@@ -168,7 +168,7 @@ class TestScorers:
                 raise AssertionError
 
         extractor = Untouchable(2).fit(DIABETES)
-        message = "'h_score' takes classification.*this is a regression target"
+        message = "h_score takes classification.*this is a regression target"
         with pytest.raises(ValueError, match=message):
             get_scorer(["logme", "h_score"])(extractor, DIABETES, WHOLE)
 

@@ -15,8 +15,8 @@ from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktransfer.metrics import get_scorer
-from sktransfer.model_selection import ModelSelector
-from sktransfer.model_selection._candidate import Measurement, evaluate_candidate
+from sktransfer.model_selection import BaseModelSelector, ModelSelector
+from sktransfer.model_selection._candidate import EvaluationSpec, evaluate_candidate
 
 torch = pytest.importorskip("torch")
 
@@ -138,6 +138,34 @@ def test_network_that_was_scored_in_an_earlier_run(data, tmp_path):
         check_consistent(selector, X, y)
 
 
+class Half(BaseModelSelector):
+    """Everything on half of the samples, then on all."""
+
+    def _run_selection(self, evaluate):
+        evaluate(samples=range(0, evaluate.n_samples, 2))
+        evaluate()
+
+
+@pytest.mark.parametrize("make", [Net, seeded])
+def test_features_of_different_networks_are_not_mixed(make, data, tmp_path):
+    X, y = data
+    passes = []
+
+    def note(module, args):
+        if isinstance(module, Net):
+            passes.append(len(args[0]))
+
+    extractor = TorchFeatureExtractor(make, batch_size=200, device="cpu")
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(note)
+    try:
+        selector = Half([("net", extractor)], memory=str(tmp_path)).fit(X, y)
+    finally:
+        hook.remove()
+    # Drawn anew, the network is another in the second round: nothing kept is of use.
+    assert passes == ([89, 89] if make is seeded else [89, 89, 178])
+    check_consistent(selector, X, y)
+
+
 @pytest.mark.parametrize("kind", [Net, Projection, Lazy])
 def test_other_weights_are_told_wherever_they_are(kind, data):
     X, y = data
@@ -215,25 +243,25 @@ def test_networks_are_let_go_of(n_jobs, memory, layer, data, tmp_path):
     assert len(alive) == 8
 
 
-def test_rows_are_light_when_they_come_back(data):
-    """What is no better than the best so far leaves a worker without a Gram matrix."""
+def test_results_are_light_when_they_come_back(data):
+    """Results no better than the best so far leave a worker without a Gram matrix."""
     X, y = data
     metrics = get_scorer("logme").metrics
-    measurement = Measurement(metrics, "classification", len(y), True, np.nan, "logme")
+    spec = EvaluationSpec(metrics, "classification", True, np.nan, "logme")
     wide = FunctionTransformer(noise, kw_args={"seed": 0})
     sizes = {}
     for best_score in (None, -10.0, 10.0):
-        (row,) = evaluate_candidate(
-            "wide", wide, X, y, measurement, Memory(None), (), best_score
+        (result,) = evaluate_candidate(
+            "wide", wide, X, y, spec, Memory(None), None, best_score
         )
-        sizes[best_score] = len(pickle.dumps(row))
+        sizes[best_score] = len(pickle.dumps(result))
     gram = 300 * 300 * 4
     assert sizes[None] == sizes[-10.0] > gram > sizes[10.0]
     # Of several layers one can be the best at most.
     net = TorchFeatureExtractor(seeded, layer=["block1", "block2"], device="cpu")
-    rows = evaluate_candidate("net", net, X, y, measurement, Memory(None), ())
-    full = [row.logme.statistics_ is not None for row in rows]
-    assert full == [row is max(rows, key=lambda r: r.scores["logme"]) for row in rows]
+    rows = evaluate_candidate("net", net, X, y, spec, Memory(None), None)
+    full = [row.head.statistics_ is not None for row in rows]
+    assert full == [row is max(rows, key=lambda r: r.value("logme")) for row in rows]
 
 
 class Nested(Net):

@@ -21,6 +21,7 @@ from sklearn.preprocessing import (
 
 from sktransfer.linear_model import LogMEClassifier
 from sktransfer.metrics import (
+    LabelledData,
     get_scorer,
     h_score,
     logme_score,
@@ -46,6 +47,7 @@ def test_columns_by_hand(wine):
         "logme",
         "logme_std_error",
         "rank",
+        "n_samples",
         "n_features",
         "extract_time",
         "score_time",
@@ -54,6 +56,7 @@ def test_columns_by_hand(wine):
     assert results["name"].tolist() == ["two", "five", "poly"]
     assert results["layer"].tolist() == results["error"].tolist() == ["", "", ""]
     assert results["n_features"].tolist() == [2, 5, 10]
+    assert results["n_samples"].tolist() == [178, 178, 178]
     for i, (_, extractor) in enumerate(CANDIDATES):
         Z = extractor.fit_transform(X)
         assert results["logme"][i] == pytest.approx(logme_score(Z, y), abs=1e-12)
@@ -147,10 +150,14 @@ def test_logme_by_another_name(wine, refit):
 
 
 def test_logme_of_a_scorer_that_has_been_copied(wine, monkeypatch):
-    # As in workers and clones: what the fitted model knows is not measured again.
+    # As in workers and clones: the metric and the head share one fit.
     scorer = pickle.loads(pickle.dumps(get_scorer("logme")))
-    monkeypatch.setattr("sktransfer.model_selection._candidate.measure", None)
+    fits, fit = [], LabelledData.fit_logme
+    monkeypatch.setattr(
+        LabelledData, "fit_logme", lambda data: fits.append(data) or fit(data)
+    )
     selector = ModelSelector(CANDIDATES, scoring=scorer, error_score="raise").fit(*wine)
+    assert len(fits) == len(CANDIDATES)
     expected = ModelSelector(CANDIDATES).fit(*wine)
     np.testing.assert_array_equal(
         selector.probability_better_, expected.probability_better_
@@ -158,14 +165,17 @@ def test_logme_of_a_scorer_that_has_been_copied(wine, monkeypatch):
 
 
 def test_another_metric_by_the_name_of_logme(wine):
-    # With an intercept it is another model, whose standard error is not known.
+    # With an intercept it is another model, with a standard error of its own.
     scoring = make_transferability_scorer(logme_score, fit_intercept=True)
     selector = ModelSelector(CANDIDATES, scoring=scoring).fit(*wine)
     X, y = wine
     expected = logme_score(PCA(2).fit_transform(X), y, fit_intercept=True)
     assert selector.results_["logme"][0] == pytest.approx(expected, abs=1e-12)
-    assert "logme_std_error" not in selector.results_
-    assert not hasattr(selector, "probability_better_")
+    model = LogMEClassifier(fit_intercept=True, std_error=True)
+    std_error = model.fit(PCA(2).fit_transform(X), y).std_error_
+    assert selector.results_["logme_std_error"][0] == pytest.approx(std_error)
+    own = ModelSelector(CANDIDATES).fit(X, y).probability_better_
+    assert abs(selector.probability_better_ - own).max() > 1e-3
 
 
 def test_copies_share_a_rank(wine):

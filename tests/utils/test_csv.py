@@ -53,7 +53,7 @@ class TestFeatures:
         np.testing.assert_array_equal(values, X)
         (sentence,) = dropped
         assert (repr(name) if name is not None else "column 1") in sentence
-        assert "rows go by their order in the file" in sentence
+        assert "rows are matched by their order in the file" in sentence
 
     def test_text_ids_by_name_anywhere(self, file):
         path = file('a,ID,b\n0.5,"img, 1",-1\n2,img2,3.25\n1e-3,img0,7\n')
@@ -123,9 +123,15 @@ class TestFeatures:
             ("a,b\n", "no rows below its header"),
             ("1,2\n\n3\n", "line 3 has 1 values, but the first has 2"),
             ("a,b\n1,2,3\n", "line 2 has 3 values, but the first has 2"),
-            ("a,b\n1,2\n3,x\n", r"line 3, column 2 \(b\) holds 'x', no number"),
+            (
+                "a,b\n1,2\n3,x\n",
+                r"line 3, column 2 \(b\) holds 'x', not a number",
+            ),
             ("1,2\n3,\n", "line 2, column 2 is empty"),
-            ("1;2\n3;4\n", "line 2, column 1 .* holds '3;4', no number; .* by commas"),
+            (
+                "1;2\n3;4\n",
+                "line 2, column 1 .* holds '3;4', not a number; .* by commas",
+            ),
             ('1,"a\nb"\n1,2\n3,x', "line 4, column 2"),
             ("a,b\n1,1_0\n", "line 2, column 2"),
             ("a,b\n1,\uff12\n", "line 2, column 2"),
@@ -261,7 +267,10 @@ class TestLabels:
                 r"2 columns \(image, label\).*keep one column",
             ),
             ("x,1\ny,0", r"2 columns, not all of them numbers"),
-            ("image;label\na;1\nb;1\nc;2", "every label is different, as ids are"),
+            (
+                "image;label\na;1\nb;1\nc;2",
+                "every label is different, as ids are",
+            ),
             ("PassengerId,y\n7,0\n9,1\n4,1", "'PassengerId' holds a different whole"),
             ("0,7\n1,9\n1,4", "column 2 holds a different whole number in every row"),
         ],

@@ -363,8 +363,8 @@ class TestOutput:
         (tmp_path / "same.csv").symlink_to(features)
         for name, says in [
             ("out.txt", "must end in .csv"),
-            ("none/out.csv", "none is not a folder; make it first"),
-            ("folder.csv", "folder.csv is there, and is not a file"),
+            ("none/out.csv", "none is not a folder; create it first"),
+            ("folder.csv", "folder.csv exists, but is not a file"),
             ("loop.csv", "loop.csv"),
             ("a.csv", "a.csv is an input"),
             ("same.csv", "same.csv is an input"),

@@ -177,7 +177,7 @@ def test_missing_labels_of_pandas_are_named():
 
 
 def test_several_columns_are_no_classes():
-    with pytest.raises(ValueError, match=r"one label a sample; .*\(3, 2\)"):
+    with pytest.raises(ValueError, match=r"one label per sample; .*\(3, 2\)"):
         infer_task(np.ones((3, 2)), "classification")
     assert infer_task(np.ones((3, 1)), "classification") == "classification"
 

@@ -1,0 +1,90 @@
+"""``sktransfer demo``: rank the embedded zoo on digits."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from sktransfer.agreement import regret, weighted_kendall_tau
+from sktransfer.cli._errors import UsageError
+from sktransfer.cli._progress import fit_with_progress
+from sktransfer.cli._tables import new_table, ranking_table, show
+from sktransfer.model_selection import ModelSelector
+from sktransfer.utils._terminal import write
+from sktransfer.utils._validation import describe_task
+
+EXAMPLES = """\
+  sktransfer demo
+      rank fourteen small pre-trained networks on scikit-learn's digits
+"""
+
+_FOOTNOTE = """\
+LogME: nats per sample, with its standard error. P(> next): probability that the
+model's LogME is larger than the next one's, on this many samples. tau_w: weighted
+Kendall correlation with the accuracy. regret: accuracy points lost by choosing the
+top pick. Source accuracy and parameters are static: they do not depend on the data.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the parser of the command."""
+    parser = commands.add_parser(
+        "demo",
+        help="rank the embedded zoo of pre-trained networks on digits",
+        description="Rank the embedded zoo of small pre-trained networks on "
+        "scikit-learn's digits by LogME, and compare the ranking with the accuracies "
+        "recorded after fine-tuning.",
+        epilog=f"example:\n{EXAMPLES}",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from sktransfer.datasets import load_target, load_zoo, load_zoo_cards
+
+    try:
+        zoo = load_zoo()
+    except ImportError as error:
+        raise UsageError(str(error)) from error
+    target = load_target("digits")
+    selector = ModelSelector(zoo)
+    fit_with_progress(selector, target.data, target.target)
+    title = f"{len(zoo)} networks on {len(target.target)} digits"
+    title += f": {describe_task(target.target, selector.task_)}"
+    show(ranking_table(selector, title, model="network"))
+    show(_agreement_table(selector, load_zoo_cards()))
+    write(_FOOTNOTE)
+
+
+def _agreement_table(selector: ModelSelector, cards: dict[str, dict]) -> Table:
+    """How well LogME and static baselines order the recorded accuracies."""
+    from sktransfer.datasets import load_zoo_ground_truth
+
+    names = [str(name) for name in selector.results_["name"]]
+    source = [cards[name]["validation_accuracy"] for name in names]
+    rankers = {
+        "LogME": selector.results_["logme"],
+        # An untrained network has none: a static ranking puts it last.
+        "source accuracy": np.array([value or 0.0 for value in source]),
+        "parameters": np.array([cards[name]["n_parameters"] for name in names]),
+    }
+    table = new_table("Agreement with the accuracy after fine-tuning on n digits")
+    table.add_column("order by", no_wrap=True)
+    table.add_column("top pick", no_wrap=True)
+    accuracies = []
+    for n_train in (100, 500):
+        truth = load_zoo_ground_truth(n_train)
+        by_name = dict(zip(truth["network"], truth["accuracy_mean"], strict=True))
+        accuracies.append([100 * by_name[name] for name in names])
+        table.add_column(f"tau_w, n={n_train}", justify="right")
+        table.add_column("regret", justify="right", no_wrap=True)
+    for ranker, scores in rankers.items():
+        cells = [ranker, names[int(np.argmax(scores))]]
+        for accuracy in accuracies:
+            cells.append(f"{weighted_kendall_tau(accuracy, scores):.2f}")
+            cells.append(f"{regret(accuracy, scores):.2f}")
+        table.add_row(*cells)
+    return table

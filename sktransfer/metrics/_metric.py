@@ -1,0 +1,146 @@
+"""What a metric is: a function of labelled data, and what is known about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sktransfer.metrics._data import LabelledData
+from sktransfer.metrics._score import Score
+from sktransfer.utils._array_api import get_namespace
+from sktransfer.utils._validation import infer_task
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A function of :class:`LabelledData` that gives a :class:`Score`.
+
+    A new metric needs a name and a function; `scoring` of a
+    :class:`~sktransfer.model_selection.ModelSelector` and
+    :func:`make_transferability_scorer` take it as it is.
+
+    Attributes
+    ----------
+    name : str
+    compute : callable
+        ``compute(data) -> Score``, larger is better. Further arguments are options.
+    function : callable, optional
+        The public score function, ``function(X, y) -> float``.
+    reads : {"features", "source_proba"}
+        What the pre-trained model has to provide.
+    tasks : tuple of str
+        Some of "classification", "regression" and "multilabel".
+    takes_weights : bool
+        Whether the metric uses sample weights.
+    exact_under_duplication : bool
+        Whether the score stays the same when features are duplicated.
+    reference : str
+    cost : str
+        Leading terms for n samples, D features, K classes and S source classes.
+    weakness : str
+        What to know before relying on it.
+    layer_factor : callable, optional
+        ``layer_factor(n_features, n_features_last) -> float`` makes the scores of the
+        layers of one network comparable if their width alone changes them.
+    task : {"auto", "classification", "regression", "multilabel"}
+        How this metric reads the target; "auto" leaves that to the caller.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktransfer.metrics import Metric, Score
+    >>> def nearest_mean(data):
+    ...     means = data.statistics.cross.T / data.counts[:, None]
+    ...     distances = ((data.features[:, None] - means) ** 2).sum(axis=2)
+    ...     return Score.of_parts(distances.argmin(axis=1) == data.codes)
+    >>> metric = Metric("nearest_mean", nearest_mean)
+    >>> round(metric(*load_iris(return_X_y=True)), 2)
+    0.93
+    """
+
+    name: str
+    compute: Callable[..., Score]
+    function: Callable[..., float] | None = None
+    reads: str = "features"
+    tasks: tuple[str, ...] = ("classification",)
+    takes_weights: bool = False
+    exact_under_duplication: bool = False
+    reference: str = ""
+    cost: str = ""
+    weakness: str = ""
+    layer_factor: Callable[[int, int], float] | None = None
+    task: str = "auto"
+
+    def check_task(self, task: str) -> str:
+        """Return the task that the metric measures where others are asked for `task`.
+
+        Raises
+        ------
+        ValueError
+            If the metric does not take such targets.
+        """
+        task = task if self.task == "auto" else self.task
+        if task not in self.tasks:
+            raise ValueError(
+                f"{self.name} takes {' and '.join(self.tasks)} targets, but this is a "
+                f"{task} target. If y is read wrongly, say how to read it by task=."
+            )
+        return task
+
+    def score(self, data: LabelledData, **options: Any) -> Score:
+        """Score labelled data.
+
+        Parameters
+        ----------
+        data : LabelledData
+        **options : dict
+            Those of `compute`.
+
+        Returns
+        -------
+        Score
+
+        Raises
+        ------
+        ValueError
+            If the metric does not take such a target, or there are no source
+            probabilities for it to read, or the score is NaN.
+        """
+        data = data.read_as(self.check_task(data.task))
+        if self.reads == "source_proba" and not data.has_source_proba:
+            raise ValueError(f"{self.name} reads source probabilities; there are none.")
+        if data.sample_weight is not None and not self.takes_weights:
+            raise ValueError(f"{self.name} takes no sample weights.")
+        score = self.compute(data, **options)
+        if np.isnan(score.value):
+            raise ValueError("the score is NaN.")
+        return score._replace(resolution=data.resolution)
+
+    def __call__(self, X: Any, y: Any, task: str = "auto", **options: Any) -> float:
+        """Score arrays of one library: the body of every public score function.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features) or (n_samples, n_source_classes)
+            What the metric reads.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        task : {"auto", "classification", "regression", "multilabel"}, default="auto"
+        **options : dict
+            Those of `compute`.
+
+        Returns
+        -------
+        float
+        """
+        get_namespace(X=X, y=y)
+        # A metric of classes alone says what whole numbers are.
+        expected = self.tasks[0] if len(self.tasks) == 1 else None
+        task = self.check_task(infer_task(y, task, expected=expected))
+        if self.reads == "features":
+            data = LabelledData(X, y, task=task)
+        else:
+            data = LabelledData(None, y, source_proba=X, task=task)
+        return float(self.score(data, **options).value)
