@@ -22,7 +22,7 @@ intersphinx_mapping = {
     "scipy": ("https://docs.scipy.org/doc/scipy", None),
     "sklearn": ("https://scikit-learn.org/stable", None),
 }
-# Built offline, the links to other projects are left as text.
+# Without a connection, links to other projects remain text.
 suppress_warnings = ["intersphinx.external"]
 
 sphinx_gallery_conf = {
@@ -35,5 +35,5 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = "sktransfer"
-html_sidebars = {"**": []}  # pages are few, and named at the top
+html_sidebars = {"**": []}  # the few pages are listed at the top
 exclude_patterns = ["_build"]

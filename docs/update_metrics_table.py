@@ -15,24 +15,25 @@ BEGIN, END = "<!-- metrics: begin -->", "<!-- metrics: end -->"
 
 
 def table_rows() -> list[list[str]]:
-    """The header, and the cells of each metric."""
+    """Return the header and the cells of each metric."""
     rows = [["metric", "reads", "tasks", "cost", "weakness", "reference"]]
     for metric in METRICS.values():
-        reads, tasks = metric.reads.replace("_", " "), ", ".join(metric.tasks)
+        reads = metric.reads.replace("_proba", " probabilities")
+        tasks = ", ".join(metric.tasks)
         about = [metric.cost, metric.weakness, metric.reference]
         rows.append([f"`{metric.name}`", reads, tasks, *about])
     return rows
 
 
 def readme_with_table(text: str) -> str:
-    """The README with the table between its two marks as it is now."""
+    """Replace the table between the markers of the README."""
     header, *rows = [f"| {' | '.join(cells)} |" for cells in table_rows()]
     lines = [BEGIN, "", header, "|" + " --- |" * len(table_rows()[0]), *rows, "", END]
     return re.sub(f"{BEGIN}.*?{END}", lambda _: "\n".join(lines), text, flags=re.DOTALL)
 
 
 def rst_table() -> str:
-    """The same table in reStructuredText."""
+    """Return the same table in reStructuredText."""
     lines = [".. list-table::", "   :header-rows: 1", ""]
     for row in table_rows():
         cells = [cell.replace("`", "``") for cell in row]

@@ -2,10 +2,10 @@
 The distortion of TransRate
 ===========================
 
-TransRate codes features up to a distortion epsilon. The paper's Table 6 finds that its
-agreement with transfer performance hardly depends on epsilon over a wide range; and
-beyond it? The candidates are random ReLU features of the digits from more and more of
-their pixels.
+TransRate is the coding rate of features up to a distortion epsilon. Table 6 of the
+paper finds that its agreement with transfer performance hardly depends on epsilon over
+a wide range. This example goes beyond that range. The candidates are random ReLU
+features of the digits, computed from an increasing number of pixels.
 """
 
 # %%

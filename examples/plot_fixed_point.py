@@ -2,16 +2,16 @@
 Maximising the evidence: one crossing, several, or none
 =======================================================
 
-MacKay's iteration for the evidence of a linear model depends on t = alpha / beta alone:
-it is a map t' = f(t), and its fixed points are where the evidence is stationary. Three
-targets on features of the digits show what can happen.
+MacKay's iteration for the evidence of a linear model depends on t = alpha / beta only.
+It is a map t' = f(t) whose fixed points are the stationary points of the evidence.
+Three targets on features of the digits show the possible cases.
 """
 
 # %%
-# The features are 48 random ReLU features of the digits. One target is a class; one
-# mixes the strongest direction of the features with the weakest three; and one has
-# nothing to do with the features, so that f stays above the diagonal and t runs off to
-# infinity.
+# The features are 48 random ReLU features of the digits. The first target is a class.
+# The second is a mixture of the strongest direction of the features and the three
+# weakest. The third is unrelated to the features: f stays above the diagonal, and t
+# diverges to infinity.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits
@@ -27,7 +27,7 @@ U, singular, _ = np.linalg.svd(F, full_matrices=False)
 s = singular**2
 
 noise = rng.normal(size=len(F))
-noise -= 0.9 * U @ (U.T @ noise)  # the features tell less than chance would
+noise -= 0.9 * U @ (U.T @ noise)  # explained less than by chance
 outside = noise - U @ (U.T @ noise)
 strongest_and_weakest = 10 * U[:, 0] + 0.6 * U[:, -3:].sum(axis=1)
 strongest_and_weakest += outside / np.linalg.norm(outside)
@@ -39,7 +39,7 @@ targets = {
 
 
 # %%
-# The map, and the evidence along t, straight from the formulas.
+# The map, and the evidence as a function of t, from their formulas.
 def fixed_point_map(t, y):
     z2 = (U.T @ y) ** 2
     rest = y @ y - z2.sum()
@@ -61,8 +61,8 @@ def evidence(t, y):
 
 
 # %%
-# Above, f(t) against the diagonal; below, the evidence, with the maximum that LogME
-# reports. Where there is no crossing, its limit t = infinity is the answer.
+# The upper row shows f(t) and the diagonal. The lower row shows the evidence and the
+# maximum that LogME reports. Without a crossing, LogME is the limit at t = infinity.
 t = np.geomspace(1e-4, 1e6, 400)
 figure, axes = plt.subplots(
     2, 3, figsize=(11, 6), sharex=True, layout="constrained", height_ratios=[3, 2]

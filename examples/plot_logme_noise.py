@@ -2,14 +2,15 @@
 LogME falls as the features get noisier
 =======================================
 
-Two toy experiments of the LogME paper: three clusters in the plane whose coordinates
-are the features, and a line y = 2 x + noise whose x is the feature. More and more noise
-is added to the features, and nothing else changes. Beside LogME stands the Laplace
-evidence of a soft-max head, which is made for classes and takes much longer.
+This example repeats two toy experiments of the LogME paper. In the first, the features
+are the coordinates of three clusters in the plane. In the second, the feature is x and
+the target is y = 2 x + noise. An increasing amount of noise is added to the features.
+LogME is compared with the Laplace evidence of a softmax head, a model of classes that
+is much slower to compute.
 """
 
 # %%
-# The data. The target of the regression has noise of 0.1 from the start.
+# The data. The regression target has noise with standard deviation 0.1.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -23,7 +24,7 @@ x = rng.uniform(size=(300, 1))
 line = 2 * x[:, 0] + 0.1 * rng.normal(size=300)
 
 # %%
-# Scores over the standard deviation of the noise, mean and spread of ten draws.
+# Scores by standard deviation of the noise: mean and standard deviation of ten draws.
 noises = np.linspace(0, 2, 9)
 scores = {"classes": [], "classes, Laplace": [], "numbers": []}
 for noise in noises:
@@ -40,7 +41,7 @@ for name, curve in scores.items():
     print(f"{name:>17}:", np.round([mean for mean, _ in curve], 2))
 
 # %%
-# Above, the features without and with noise; below, the scores.
+# The upper row shows the features without and with noise, the lower row the scores.
 figure, axes = plt.subplots(2, 2, figsize=(9, 6.5), layout="constrained")
 for axis, noise in zip(axes[0], (0.0, 1.0), strict=True):
     noisy = clusters + noise * rng.normal(size=clusters.shape)

@@ -2,14 +2,15 @@
 How many labelled samples does a ranking need?
 ==============================================
 
-Scores are measured on as many samples as one has labelled. Here random ReLU features of
-the digits from more and more of their pixels, whose order is known (more pixels, better
-features), are ranked on samples of growing size by each of the fast metrics.
+Scores are computed on the samples that are labelled. This example ranks candidates on
+samples of increasing size by each of the fast metrics. The candidates are random ReLU
+features of the digits from an increasing number of pixels, so their order is known:
+more pixels give better features.
 """
 
 # %%
-# Eight candidates, from 6 to 64 pixels, each with 64 random features. On 40 and 60
-# samples they explain some classes without any error, of which LogME would warn.
+# Eight candidates, from 6 to 64 pixels, each with 64 random features. With 40 and 60
+# samples they fit some classes exactly; the warnings of LogME are ignored.
 import warnings
 
 import matplotlib.pyplot as plt
@@ -33,13 +34,13 @@ candidates = [
 ]
 
 # %%
-# Agreement of the scores with the true order, on 20 samples of every size.
+# Agreement of the scores with the true order, on 20 draws of every size.
 names = ["logme", "h_score", "regularized_h_score", "transrate", "lfc", "gbc"]
 sizes = np.array([40, 60, 100, 200, 400, 800, 1600])
 agreement = {name: np.zeros((len(sizes), 20)) for name in names}
 for i, size in enumerate(sizes):
     for repeat in range(20):
-        # As many of every class as in the whole, or the small samples would lack some.
+        # Equally many samples per class, so that small draws contain all classes.
         rows = np.concatenate(
             [
                 rng.choice(np.flatnonzero(y == c), size // 10, replace=False)
@@ -52,8 +53,8 @@ for i, size in enumerate(sizes):
             agreement[name][i, repeat] = weighted_kendall_tau(pixels, scores)
 
 # %%
-# Most metrics know the order from a few hundred samples on. The plain H-score says
-# nothing below n = D = 64, where it is K - 1 for everybody.
+# Most metrics find the order with a few hundred samples. The plain H-score is not
+# informative below n = D = 64, where it is K - 1 for all candidates.
 figure, axis = plt.subplots(figsize=(7.5, 4.2), layout="constrained")
 for name, tau in agreement.items():
     mean, spread = tau.mean(axis=1), tau.std(axis=1)
@@ -68,7 +69,7 @@ axis.set(
     xscale="log",
     xlabel="labelled samples",
     ylabel="weighted Kendall tau with the true order",
-    title="Agreement of metrics, mean and spread over 20 samples",
+    title="Agreement of metrics, mean and standard deviation of 20 draws",
 )
 axis.set_xticks(sizes, [str(size) for size in sizes])
 axis.minorticks_off()

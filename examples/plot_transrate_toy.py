@@ -2,15 +2,14 @@
 What TransRate measures: completeness and compactness
 =====================================================
 
-TransRate is the coding rate of all features less the mean coding rate within the
-classes. It is high where features as a whole fill the space (completeness: there is
-something to be known) and each class fills little of it (compactness). Four
-arrangements of two classes in the plane, as in Figure 2 of the paper, take the two
-parts apart.
+TransRate is the coding rate of all features minus the mean coding rate within the
+classes. It is high if all features together fill the space (completeness) and each
+class fills a small part of it (compactness). Four arrangements of two classes in the
+plane, as in Figure 2 of the paper, show the two terms separately.
 """
 
 # %%
-# Every arrangement is a rotation and a squeeze of the same two clouds.
+# Every arrangement rotates and scales the same two clouds.
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -23,7 +22,7 @@ cloud = rng.normal(size=(2 * n, 2))
 
 
 def two_classes(angle, squeeze):
-    """Clouds around two directions `angle` degrees apart, `squeeze` wide."""
+    """Clouds of width `squeeze` around two directions, `angle` degrees apart."""
     half = np.radians(angle / 2)
     centres = np.array([[np.cos(half), np.sin(half)], [np.cos(half), -np.sin(half)]])
     return 2 * centres[y] + squeeze * cloud
@@ -37,7 +36,7 @@ panels = {
 }
 
 # %%
-# The features are used as they are (``normalize=False``), with epsilon^2 = 0.1.
+# The features are not normalised (``normalize=False``), and epsilon^2 = 0.1.
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.6), sharex=True, sharey=True)
 for axis, (title, Z) in zip(axes, panels.items(), strict=True):
     overall = coding_rate(Z, normalize=False)

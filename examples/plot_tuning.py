@@ -2,14 +2,14 @@
 Tuning the network you must deploy
 ==================================
 
-Ranking finds the best network, but the one to deploy may be fixed: by its size, its
-licence, or the device it runs on. It can still learn from the best. Here a small
-network that was pre-trained on emoji has to read digits, with 100 labelled images, and
-others of the zoo teach it.
+Ranking finds the best network, but size, licence or device may dictate which network is
+deployed. That network can still learn from the best. This example fine-tunes a small
+network, pre-trained on emoji, on 100 labelled images of digits. Other networks of the
+zoo are its teachers.
 """
 
 # %%
-# Rank the zoo on the labelled images. The network to deploy is not at the top.
+# Rank the zoo on the labelled images. The network to deploy is not the best.
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.model_selection import train_test_split
@@ -29,14 +29,15 @@ for place, name in enumerate(selector.ranking_, start=1):
     print(f"{place:2d} {name}", "<- to be deployed" if name == network else "")
 
 # %%
-# Five ways to fine-tune it: plainly; keeping to the features of the best three
-# (distillation); mixing its weights with those of the best three of its structure
-# (Zoo-tuning); keeping to what teachers together predict (B-Tuning), all of them or the
-# best three. A callback of skorch notes the accuracy on the test images every epoch.
+# Five methods fine-tune it: plain fine-tuning; distillation of the features of the best
+# three networks; Zoo-tuning, which mixes its weights with those of the best three of
+# its architecture; and B-Tuning, which keeps it close to the predictions of all
+# teachers or of the best three. A skorch callback records the test accuracy after every
+# epoch.
 
 
 class TestAccuracy(Callback):
-    """Notes the accuracy on images that take no part in training."""
+    """Records the accuracy on images that are not used in training."""
 
     def on_epoch_end(self, net, **kwargs):
         net.module_.eval()
@@ -73,8 +74,8 @@ models = {
 }
 
 # %%
-# Learning curves. One run of each is one draw: the comparison over seeds, with settings
-# chosen for every method alike, is in the documentation, under "Tuning".
+# Learning curves. Each method runs once here. The documentation, under "Tuning",
+# compares them over seeds, with settings chosen in the same way for every method.
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 for label, model in models.items():
     epochs = np.arange(1, len(model.history_) + 1)

@@ -3,15 +3,15 @@ Why width must not count: LogME of noise
 ========================================
 
 The reference implementation of LogME sums the log determinant of the posterior
-precision over the min(n, D) non-zero singular values of the features. For fewer samples
-than features (n < D) the remaining (D - n) log alpha are missing, and the score climbs
-with the width of the network whatever the features are. Here 200 digits meet features
-without any information about them, and random ReLU features of the digits themselves.
+precision over the min(n, D) non-zero singular values of the features. With fewer
+samples than features (n < D), it omits (D - n) log alpha, and the score increases with
+the width of the network for any features. This example scores two kinds of features of
+200 digits: random ReLU features, and noise without any information about the digits.
 """
 
 # %%
-# The evidence as published, for one target: the fixed-point iteration with its 1e-5 in
-# the denominators, and the log determinant cut at min(n, D).
+# The published computation for one target: the fixed-point iteration with 1e-5 in the
+# denominators, and the log determinant truncated at min(n, D).
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.datasets import load_digits, load_wine
@@ -21,7 +21,7 @@ from sktransfer.metrics import logme_score
 
 
 def published_logme(F, y):
-    """LogME as the reference implementation computes it, written from its formulas."""
+    """LogME by the formulas of the reference implementation."""
     n, d = F.shape
     U, singular, _ = np.linalg.svd(F, full_matrices=False)
     s = singular**2
@@ -47,7 +47,7 @@ def published_logme(F, y):
 
 
 # %%
-# Both kinds of features at growing width.
+# Both kinds of features with increasing width.
 rng = np.random.default_rng(0)
 X, y = load_digits(return_X_y=True)
 chosen = rng.permutation(len(y))[:200]
@@ -68,8 +68,8 @@ for name in ("digits", "noise"):
         print(f"{name:>7} {method:>13}:", np.round(values, 3))
 
 # %%
-# The 1e-5 in the denominators makes the published score depend on the unit of the
-# features. The exact one does not.
+# Because of the 1e-5 in the denominators, the published score depends on the scale of
+# the features. The exact score does not.
 wine, cultivar = load_wine(return_X_y=True)
 wine = StandardScaler().fit_transform(wine)
 for method, score in (("exact", logme_score), ("as published", published_logme)):
@@ -77,8 +77,8 @@ for method, score in (("exact", logme_score), ("as published", published_logme))
     print(f"wine, {method:>13}: {scores[0]:.3f}, times 1e4: {scores[1]:.3f}")
 
 # %%
-# As published, noise of width 1,024 beats every real feature map; exact, its score
-# stays where "knows nothing" belongs.
+# By the published score, noise of width 1,024 beats all features of the digits. By the
+# exact score, noise always ranks below them.
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
 colours = {"digits": "#1f77b4", "noise": "#d62728"}
 for axis, method in zip(axes, ("as published", "exact"), strict=True):

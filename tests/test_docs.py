@@ -1,7 +1,8 @@
-"""What the README and the docs say is what the code has."""
+"""The README, CONTRIBUTING and the docs agree with the code."""
 
 from __future__ import annotations
 
+import ast
 import doctest
 import re
 import runpy
@@ -31,6 +32,25 @@ def test_examples_of_the_readme_run():
         assert len(code.strip().splitlines()) <= 12
         exec(compile(code, "README.md", "exec"), names)
     assert sorted(names["ranking"]) == sorted(name for name, _ in names["zoo"])
+
+
+def test_examples_of_contributing_run_and_are_those_of_the_tests():
+    for package in ("torch", "skorch", "pandas"):
+        pytest.importorskip(package)
+    pytest.importorskip("matplotlib").use("Agg")
+    text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    tests = sorted((ROOT / "tests").glob("*/test_extending.py"))
+    assert len(blocks) == len(tests) == 5
+    tested = "".join(path.read_text("utf-8") for path in tests)
+    names = {"__name__": "contributing"}
+    for code in blocks:
+        assert len(code.strip().splitlines()) < 30
+        for node in ast.parse(code).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                assert ast.get_source_segment(code, node) in tested
+        exec(compile(code, "CONTRIBUTING.md", "exec"), names)
+    assert len(names["selector"].ranking_) == len(names["zoo"])
 
 
 PAGES = sorted(

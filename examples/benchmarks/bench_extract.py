@@ -3,15 +3,15 @@
 Extraction and a bare loop
 ==========================
 
-Seconds of ``TorchFeatureExtractor`` on a 20-layer residual network in its form for
-CIFAR (random weights), against a bare ``torch.inference_mode`` loop over the same
-batches on the same network. The images are cut into 16 pieces, and the methods take
-turns at each, so that whatever else runs on the machine hits all of them; the least
-(and the median) seconds of each piece are summed.
+This script times ``TorchFeatureExtractor`` on a 20-layer residual network for CIFAR
+(random weights) against a bare ``torch.inference_mode`` loop over the same batches on
+the same network. The images are split into 16 pieces, and the methods take turns on
+each piece, so that other load on the machine affects all of them. The table shows the
+sum over pieces of the minimum (and of the median) time.
 
-Then the memory (on Linux): what a call adds at its peak to the resident memory of a
-fresh process that has the data already. Here the module only averages, and has next to
-no activations of its own: what is measured are the copies of batches, and the output.
+On Linux it then measures memory: the peak that a call adds to the resident memory of a
+new process that holds the data. The module here only averages and has almost no
+activations, so the measured memory is that of the copies of batches and of the output.
 
     python bench_extract.py            # 4,000 images
     python bench_extract.py --quick
@@ -77,14 +77,14 @@ class ResNet20(nn.Module):
 
 
 class Average(nn.Module):
-    """Next to no work and no memory: the mean of each channel."""
+    """The mean of each channel, which takes almost no time and memory."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.mean((2, 3))
 
 
 def bare_loop(module: nn.Module, X: np.ndarray, batch_size: int) -> np.ndarray:
-    """What anyone would write by hand."""
+    """The loop that users write by hand."""
     module.eval()
     outputs = []
     with torch.inference_mode():
@@ -98,10 +98,10 @@ def take_turns(
     pieces: list[np.ndarray],
     repeats: int,
 ) -> dict[str, np.ndarray]:
-    """Seconds of each method, (repeats, pieces); the first to run changes."""
+    """Time each method, (repeats, pieces) seconds, in rotating order."""
     seconds = {name: np.empty((repeats, len(pieces))) for name in methods}
     for run in methods.values():
-        run(pieces[0])  # warms up
+        run(pieces[0])  # warm-up
     names = list(methods)
     for i, j in np.ndindex(repeats, len(pieces)):
         first = (i + j) % len(names)
@@ -113,7 +113,7 @@ def take_turns(
 
 
 def bench_time(n_samples: int, batch_size: int, repeats: int) -> None:
-    """Print the seconds of the bare loop and of the extractor."""
+    """Print the times of the bare loop and of the extractor."""
     torch.manual_seed(0)
     net = ResNet20()
     X = np.random.default_rng(0).normal(size=(n_samples, 3, 32, 32)).astype(np.float32)
@@ -139,7 +139,7 @@ def bench_time(n_samples: int, batch_size: int, repeats: int) -> None:
         repeats,
     )
     table = Table(title=f"{n_samples:,} images, batches of {batch_size}, 20 layers")
-    for title in ("method", "least seconds", "x bare", "median seconds", "x bare "):
+    for title in ("method", "minimum, s", "x bare", "median, s", "x bare "):
         table.add_column(title, justify="left" if title == "method" else "right")
     least, middle = (
         {name: how(taken, axis=0).sum() for name, taken in seconds.items()}
@@ -161,9 +161,9 @@ def resident(field: str) -> float:
 
 
 def added_memory(method: str, batch_size: int) -> tuple[float, float, float]:
-    """MiB of a batch, of the output, and what a call adds at its peak."""
+    """MiB of a batch, of the output, and of the peak that a call adds."""
     X = np.zeros((8 * batch_size, 3, 32, 32), dtype=np.float32)
-    X += 1  # in memory, not only promised
+    X += 1  # makes the system allocate the memory
     samples = list(X) if "list" in method else X
     net = nn.AvgPool2d(4) if "192" in method else Average()
     extractor = TorchFeatureExtractor(
@@ -175,8 +175,8 @@ def added_memory(method: str, batch_size: int) -> tuple[float, float, float]:
             return bare_loop(net, samples, batch_size)
         return extractor.transform(samples)
 
-    run(samples[:2])  # all libraries are loaded, all threads started
-    Path("/proc/self/clear_refs").write_text("5")  # lets go of the peak so far
+    run(samples[:2])  # loads libraries and starts threads
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = resident("VmRSS")
     output = run(samples)
     added = resident("VmHWM") - before
@@ -184,10 +184,10 @@ def added_memory(method: str, batch_size: int) -> tuple[float, float, float]:
 
 
 def bench_memory(batch_size: int) -> None:
-    """Print what calls add at the peak, each measured in a process of its own."""
-    table = Table(title=f"Memory that a call adds at its peak, in 8 x {batch_size:,}")
+    """Print the peak memory that calls add, each measured in a separate process."""
+    table = Table(title=f"Peak memory that a call adds, for 8 x {batch_size:,} images")
     table.add_column("method")
-    for title in ("a batch, MiB", "output, MiB", "added, MiB", "less output, batches"):
+    for title in ("batch, MiB", "output, MiB", "added, MiB", "minus output, batches"):
         table.add_column(title, justify="right")
     for method in ("bare loop", "array", "list", "array, 192 features"):
         command = [sys.executable, __file__, "--memory-of", method]

@@ -1,23 +1,23 @@
 """
-=========================
+=======================
 LogME against its peers
-=========================
+=======================
 
-One data set, one process, every implementation in turn: seconds, and LogME as a check.
+This script times every implementation of LogME on one data set in one process.
 
     python bench_logme.py                       # n = 50,000, D = 2,048, K = 100
     python bench_logme.py --quick
     python bench_logme.py --repeats 3 --output logme.json
 
-The peers are the algorithms of You et al. (JMLR 2022) as the paper states them, class
-by class in float64; the LogME of `transformer-ranker`, if installed; and scikit-learn's
-`BayesianRidge`, which takes one target at a time. The floor is what no exact method
-goes below: one product F^T F, and one symmetric eigendecomposition.
+The peers are the algorithms of You et al. (JMLR 2022) as the paper states them, one
+class at a time in float64; the LogME of `transformer-ranker`, if installed; and
+scikit-learn's `BayesianRidge`, which takes one target at a time. The floor is the
+minimum of any exact method: one product F^T F, and one symmetric eigendecomposition.
 
-A peer that would take many minutes is timed on a few classes: what it does once counts
-once, the rest is multiplied. The table says for each how many classes were timed, and
-marks extrapolated seconds with a tilde. "The same, without the SVD" is Algorithm 3
-after an eigendecomposition of F^T F, which no paper has, but which a user might write.
+A peer that would take many minutes is timed on a few classes. Its work per class is
+then extrapolated, and its other work is counted once. The table states the number of
+timed classes and marks extrapolated seconds with a tilde. "The same, without the SVD"
+is Algorithm 3 after an eigendecomposition of F^T F. No paper uses it, but a user might.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from threadpoolctl import threadpool_info
 
 from sktransfer.linear_model import LogMEClassifier
 
-# Both as in the published code, but for its limit of 11 iterations.
+# As in the published code, except for its limit of 11 iterations.
 TOL, MAX_ITER = 1e-3, 100
 
 
@@ -70,12 +70,12 @@ class Result:
     """Outcome of one run of one method."""
 
     evidence: np.ndarray  # per sample, of the first classes
-    once: float  # seconds spent whatever the number of classes
+    once: float  # seconds that do not depend on the number of classes
     per_class: float
 
 
 def make_data(n: int, d: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Features like those of a ReLU network, float32, and k classes of unequal ease."""
+    """Float32 features like those of a ReLU network, and k classes."""
     rng = np.random.default_rng(0)
     y = rng.integers(k, size=n)
     hidden = rng.normal(size=(k, 64)).astype(np.float32)[y] * 0.5
@@ -101,7 +101,7 @@ def floor(X: np.ndarray, y: np.ndarray, classes: range) -> Result:
 
 
 def class_by_class(prepare: Callable, solve: Callable) -> Callable:
-    """A method made of what is done once and what is done for every class."""
+    """A method that prepares once and then solves for every class."""
 
     def run(X: np.ndarray, y: np.ndarray, classes: range) -> Result:
         start = time.perf_counter()
@@ -116,7 +116,7 @@ def class_by_class(prepare: Callable, solve: Callable) -> Callable:
 
 
 def log_evidence(alpha, beta, log_det, m2, error, n, d):
-    """Log evidence per sample from the textbook's five terms."""
+    """Log evidence per sample from the five terms of the textbook."""
     return (
         d * math.log(alpha)
         + n * math.log(beta)
@@ -136,7 +136,7 @@ def naive_prepare(F):
 
 
 def naive(F, G, y):
-    """Evidence maximisation with A = alpha I + beta F^T F inverted each time."""
+    """Evidence maximisation that inverts alpha I + beta F^T F in every iteration."""
     n, d = F.shape
     Fy, identity = F.T @ y, np.eye(d)
     alpha = beta = 1.0
@@ -188,7 +188,7 @@ def fixed_point_prepare_from_gram(F):
 
 
 def fixed_point(U, s, d, y):
-    """Algorithm 3: an iteration of t = alpha / beta alone, on z = U^T y."""
+    """Algorithm 3: an iteration over t = alpha / beta only, on z = U^T y."""
     n = len(U)
     z2 = (U.T @ y) ** 2
     residual = y @ y - z2.sum()
@@ -207,7 +207,7 @@ def fixed_point(U, s, d, y):
 
 
 def bayesian_ridge(X: np.ndarray, y: np.ndarray, classes: range) -> Result:
-    """scikit-learn's, defaults but for the intercept and the evidence itself."""
+    """BayesianRidge with defaults, except for the intercept and `compute_score`."""
     start = time.perf_counter()
     evidence = []
     for k in classes:
@@ -218,7 +218,7 @@ def bayesian_ridge(X: np.ndarray, y: np.ndarray, classes: range) -> Result:
 
 
 def load_transformer_ranker() -> Callable | None:
-    """Its LogME, without importing the language models that the package is for."""
+    """Load its LogME without the language models that the package imports."""
     package = importlib.util.find_spec("transformer_ranker")
     if package is None or importlib.util.find_spec("torch") is None:
         return None
@@ -234,14 +234,14 @@ def load_transformer_ranker() -> Callable | None:
         score = module.LogME().fit(
             embeddings=torch.from_numpy(X), labels=torch.from_numpy(y)
         )
-        # It gives the mean over classes only.
+        # It returns only the mean over classes.
         return Result(np.array([score]), time.perf_counter() - start, 0.0)
 
     return run
 
 
 def measure(args: argparse.Namespace) -> list[Row]:
-    """Run all methods in turn, `repeats` times; the best time of each counts."""
+    """Run all methods in turn, `repeats` times, and keep the best time of each."""
     X, y = make_data(args.n, args.d, args.k)
     everything, few = range(args.k), range(min(args.k, args.slow_classes))
     methods = {
@@ -267,7 +267,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
     else:
         methods["transformer-ranker"] = (ranker, everything)
 
-    # Libraries load and threads start before anything is timed.
+    # Load libraries and start threads before timing.
     small = X[: max(4 * args.k, 200), :32].copy()
     ours(small, y[: len(small)], everything)
 
@@ -285,7 +285,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
     rows = []
     for name, (run, classes) in methods.items():
         result = best[name]
-        # One target of BayesianRidge is what it is, and is not multiplied.
+        # BayesianRidge is reported for one target, not extrapolated.
         extrapolated = 0 < len(classes) < args.k and run is not bayesian_ridge
         n_classes = args.k if extrapolated else len(classes)
         logme = result.evidence.mean() if len(result.evidence) else math.nan
@@ -311,7 +311,7 @@ def cost(result: Result, n_classes: int) -> float:
 
 
 def environment() -> dict[str, object]:
-    """What the seconds depend on."""
+    """Hardware and software of the benchmark."""
     packages = ["numpy", "scipy", "scikit-learn", "torch", "transformer-ranker"]
     versions = {}
     for name in packages:
@@ -367,7 +367,7 @@ def show(rows: list[Row], args: argparse.Namespace, where: dict) -> None:
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table)
     console.print(
-        "~ extrapolated: what is done once, and the seconds of one class times "
+        "~ extrapolated: the time of one class is multiplied by "
         f"{args.k}. BayesianRidge: max_iter=300 (its default), its own hyper-priors."
     )
     console.print(where)
@@ -399,7 +399,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--k", type=int, default=100, help="classes")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--slow-classes", type=int, default=3, help="classes timed of the slowest peer"
+        "--slow-classes", type=int, default=3, help="classes timed for the slowest peer"
     )
     parser.add_argument("--quick", action="store_true", help="a small problem")
     parser.add_argument("--output", type=Path, help="a .json or .csv file")

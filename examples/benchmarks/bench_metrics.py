@@ -3,13 +3,13 @@
 Metrics against one Gram product each
 =====================================
 
-Seconds of every fast metric on one data set, side by side in one run, as a ratio to the
-float32 product F^T F; the metrics that share work also all together. Beside each the
-operations by which published code computes it: a pseudo-inverse by SVD and a matrix of
-class means for every sample (H-scores), one d x d determinant a class (TransRate), an
-SVD of the features (GBC's principal components). LFC's n x n kernels do not fit at full
-size and are compared at n = 8,000. Then LEEP and NCE against one pass over the source
-probabilities.
+This script times every fast metric on one data set in one run, and reports the ratio to
+the float32 product F^T F. It also times all metrics that share work together. It
+compares each metric with the operations of published code: a pseudo-inverse by SVD and
+a matrix of class means for every sample (H-scores), one d x d determinant per class
+(TransRate), and an SVD of the features (principal components of GBC). The n x n kernels
+of LFC do not fit into memory at full size, so they are compared at n = 8,000. LEEP and
+NCE are compared with one pass over the source probabilities.
 
     python bench_metrics.py            # n = 50,000, D = 2,048, K = 100; ten minutes
     python bench_metrics.py --quick
@@ -34,14 +34,14 @@ FAST = ["logme", "h_score", "regularized_h_score", "lfc", "gbc", "transrate"]
 
 
 class Identity:
-    """Features are what comes in."""
+    """Returns its input as features."""
 
     def transform(self, X):
         return X
 
 
 def best_of(repeats: int, run: Callable[[], object]) -> float:
-    """Least seconds of several runs."""
+    """Minimum seconds of several runs."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -69,7 +69,7 @@ def make_proba(n: int, n_source: int, k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def class_means(X: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The mean of its class for every sample, of the shape of X."""
+    """Class mean of every sample, of the shape of X."""
     means = np.zeros_like(X)
     for c in np.unique(y):
         means[y == c] = X[y == c].mean(axis=0)
@@ -148,7 +148,7 @@ def show(title: str, unit: str, rows: dict[str, float]) -> None:
 
 
 def compare(title: str, X: np.ndarray, y: np.ndarray, names: list[str]) -> None:
-    """Print seconds of ours and of the published operations; the scores must agree."""
+    """Print the times of sktransfer and of published operations; scores must agree."""
     table = Table(title=title)
     for column in ("what", "ours, s", "published operations, s", "times faster"):
         table.add_column(column, justify="left" if column == "what" else "right")

@@ -1,21 +1,22 @@
 """
-=============================================
-Ways to fine-tune one network, on scarce data
-=============================================
+===============================================
+Methods to fine-tune one network on few samples
+===============================================
 
-A network of the zoo that is not ranked first has to be deployed. It is fine-tuned on
-100 digits and on 200 photos of clothes: plainly, by feature distillation, by Zoo-tuning
-and by B-Tuning, with all teachers and with the three that LogME ranks highest.
+A network of the zoo that is not ranked first must be deployed. This script fine-tunes
+it on 100 digits and on 200 photos of clothes: without teachers, by feature
+distillation, by Zoo-tuning and by B-Tuning, with all teachers and with the three that
+LogME ranks highest.
 
     python bench_tuning.py --images clothing.npz --runs runs.jsonl --output FOLDER
 
-``clothing.npz`` holds ``images`` (n, 32, 32, 3) and ``labels`` (n,); networks that were
-pre-trained on clothes take no part in that target. One of three learning rates and then
-one of three values of its own setting are chosen for every method on validation images;
-plain fine-tuning has no setting of its own, and weight decay is the same for all.
-Accuracies are those on test images after training on all training images, over ten
-seeds, on the same splits for every method. Finished runs are kept in ``runs.jsonl``; a
-stopped benchmark goes on from there.
+``clothing.npz`` holds ``images`` (n, 32, 32, 3) and ``labels`` (n,). Networks that were
+pre-trained on clothes are excluded for that target. For every method, one of three
+learning rates and then one of three values of its setting are chosen on validation
+images. Plain fine-tuning has no setting, and the weight decay is the same for all. The
+script reports test accuracy after training on all training images, over ten seeds, on
+the same splits for every method. Finished runs are stored in ``runs.jsonl``; a stopped
+benchmark resumes from there.
 """
 
 from __future__ import annotations
@@ -45,11 +46,16 @@ LEARNING_RATES = (0.1, 0.03, 0.3)
 FIXED = {"max_epochs": 40, "batch_size": 25, "weight_decay": 5e-3, "device": "cpu"}
 ALL = 14
 
-# Label: method, number of teachers, own setting and its values, the usual one first.
+# Label: method, number of teachers, setting and its values, the default first.
 METHODS = {
     "plain": ("plain", 1, "weight_decay", (5e-3,)),
     "distillation, top 3": ("distillation", 3, "penalty__weight", (0.01, 1e-3, 0.1)),
-    "zoo-tuning, top 3 alike": ("zoo-tuning", 3, "module__share", (0.9, 0.7, 0.99)),
+    "zoo-tuning, top 3 alike": (
+        "zoo-tuning",
+        3,
+        "network__initial_weight",
+        (0.9, 0.7, 0.99),
+    ),
     "b-tuning, all": ("b-tuning", ALL, "penalty__weight", (1.0, 0.1, 10.0)),
     "b-tuning, top 3": ("b-tuning", 3, "penalty__weight", (1.0, 0.1, 10.0)),
 }
@@ -67,7 +73,7 @@ def load(target: str, images: str) -> tuple[np.ndarray, np.ndarray]:
 
 @cache
 def split(target: str, images: str, seed: int, part: str) -> tuple[np.ndarray, ...]:
-    """Images and labels to train on and to measure on."""
+    """Images and labels to train and to test on."""
     X, y = load(target, images)
     train, rest = train_test_split(
         np.arange(len(y)), train_size=N_TRAIN[target], stratify=y, random_state=seed
@@ -105,7 +111,7 @@ def accuracy(run: tuple, images: str) -> float:
 
 
 class Runs:
-    """Accuracies by run, one JSON line each, appended as they come."""
+    """Accuracies by run, one JSON line per run, appended to a file."""
 
     def __init__(self, path: Path, images: str):
         self.path = path
@@ -117,7 +123,7 @@ class Runs:
                 self.results[tuple(record["run"])] = record["accuracy"]
 
     def complete(self, runs: list[tuple], label: str) -> np.ndarray:
-        """Accuracies of the runs; those that are missing are done."""
+        """Accuracies of the runs; missing runs are executed."""
         for run in track([r for r in runs if r not in self.results], label):
             self.results[run] = accuracy(run, self.images)
             with self.path.open("a", encoding="utf-8") as file:
@@ -127,7 +133,7 @@ class Runs:
 
 
 def choose(runs: Runs, target: str, label: str) -> tuple[float, float]:
-    """Learning rate, then own setting, with the best mean validation accuracy."""
+    """Learning rate, then setting, with the best mean validation accuracy."""
     method, k, name, (usual, *others) = METHODS[label]
 
     def best(settings: list[tuple[float, float]]) -> tuple[float, float]:
@@ -148,7 +154,7 @@ def choose(runs: Runs, target: str, label: str) -> tuple[float, float]:
 
 
 def compare(runs: Runs, target: str) -> list[dict]:
-    """A row for every method."""
+    """One row per method."""
     rows, plain = [], None
     for label, (method, k, name, _) in METHODS.items():
         lr, value = choose(runs, target, label)
@@ -163,11 +169,11 @@ def compare(runs: Runs, target: str) -> list[dict]:
                 "target": target,
                 "method": label,
                 "accuracy": f"{accuracies.mean():.2f}",
-                "spread": f"{accuracies.std(ddof=1):.2f}",
+                "standard deviation": f"{accuracies.std(ddof=1):.2f}",
                 "gain over plain": f"{gain.mean():+.2f}",
-                "spread of the gain": f"{gain.std(ddof=1):.2f}",
+                "standard deviation of gain": f"{gain.std(ddof=1):.2f}",
                 "learning rate": lr,
-                "own setting": f"{name.rpartition('__')[2]}={value:g}",
+                "setting": f"{name.rpartition('__')[2]}={value:g}",
             }
         )
     return rows
@@ -180,7 +186,7 @@ def sweep(runs: Runs, target: str) -> list[dict]:
     for k in SWEEP_KS:
         row = {"target": target, "K": "all" if k == ALL else k}
         for weight in SWEEP_WEIGHTS:
-            n_teachers = k if weight else 1  # then they have no say
+            n_teachers = k if weight else 1  # without weight, teachers have no effect
             setting = ("b-tuning", n_teachers, lr, "penalty__weight", weight)
             accuracies = 100 * runs.complete(
                 [(target, seed, "test", *setting) for seed in SEEDS],

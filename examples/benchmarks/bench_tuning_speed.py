@@ -1,11 +1,12 @@
 """
-===============================================
-What a penalty adds to an epoch of fine-tuning
-===============================================
+===================================================
+Time that a penalty adds to an epoch of fine-tuning
+===================================================
 
-Seconds of an epoch of B-Tuning and of feature distillation, teachers cached, as a ratio
-to an epoch of plain fine-tuning; fits take turns, and the median of all epochs counts.
-Then the same under augmentation, when the teachers run in every epoch, and Zoo-tuning.
+This script times an epoch of B-Tuning and of feature distillation, with cached
+teachers, relative to an epoch of plain fine-tuning. Fits take turns, and the median of
+all epochs is reported. It also times both with augmentation, where the teachers run in
+every epoch, and Zoo-tuning.
 
     python bench_tuning_speed.py
 """
@@ -32,7 +33,7 @@ TURNS = 6
 
 
 def unchanged(batch: np.ndarray) -> np.ndarray:
-    """An augmentation that costs nothing itself."""
+    """An augmentation that takes no time."""
     return batch
 
 
@@ -40,7 +41,7 @@ def main() -> None:
     torch.set_num_threads(1)
     X, y = (part[:640] for part in load_target("digits", return_X_y=True))
     zoo = load_zoo(device="cpu")
-    target = dict(zoo)["plain-emoji"]
+    network = dict(zoo)["plain-emoji"]
     selector = ModelSelector(zoo).fit(X, y)
     teachers = selector.teachers(3)
     names = ("plain-handwritten", "plain-objects", "plain-clothes")
@@ -54,15 +55,15 @@ def main() -> None:
             "penalty": BayesianTuning(teachers),
             "augment": unchanged,
         },
-        "Zoo-tuning, lite, 3 teachers": {"module": ZooTuning(target, alike)},
+        "Zoo-tuning, lite, 3 teachers": {"network": ZooTuning(network, alike)},
         "Zoo-tuning, full, 3 teachers": {
-            "module": ZooTuning(target, alike, lite=False)
+            "network": ZooTuning(network, alike, lite=False)
         },
     }
     seconds = {label: [] for label in models}
     for _ in track(range(TURNS), "turns"):
         for label, params in models.items():
-            model = FineTuneClassifier(target, max_epochs=3, lr=0.03, device="cpu")
+            model = FineTuneClassifier(network, max_epochs=3, lr=0.03, device="cpu")
             model.set_params(**params).fit(X, y)
             seconds[label] += model.history_[:, "dur"]
     table = Table("method", "seconds an epoch", "ratio to plain")

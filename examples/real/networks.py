@@ -1,8 +1,8 @@
 """Small networks with published weights, for images of 32 x 32 pixels.
 
-They are rebuilt from the description that comes with the weights, and take images as
-they are stored: uint8, (n_samples, 32, 32, 3). What each network wants (grey images,
-28 x 28 pixels, normalisation) is its first layer, ``pixels``.
+They are rebuilt from the description that comes with the weights. They take stored
+images: uint8, (n_samples, 32, 32, 3). The first layer of each network, ``pixels``,
+prepares them (grey images, 28 x 28 pixels, normalisation).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from sktransfer.feature_extraction import TorchFeatureExtractor
 RESNETS = ("resnet20", "resnet32", "resnet44", "resnet56")
 CIFAR10 = "airplane automobile bird cat deer dog frog horse ship truck".split()
 
-# Chains of two convolutions and two or three linear layers: the convolutions' padding,
-# then mean and standard deviation of the pixels.
+# Chains of two convolutions and two or three linear layers: padding of the
+# convolutions, mean and standard deviation of the pixels.
 CHAINS = {
     "abcrown_cnn_a_mix_cifar10": (
         1,
@@ -39,9 +39,9 @@ CHAINS = {
 
 
 class Pixels(nn.Module):
-    """From stored images to what a network was trained on.
+    """Convert stored images to the input that a network was trained on.
 
-    Networks of one channel get grey images without the border of two pixels.
+    Networks with one channel take grey images without the border of two pixels.
     """
 
     def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]):
@@ -59,7 +59,7 @@ class Pixels(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions beside a shortcut without weights."""
+    """Two convolutions and a shortcut without weights."""
 
     def __init__(self, n_in: int, n_out: int, stride: int):
         super().__init__()
@@ -78,7 +78,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Residual network of 6 n + 2 layers for CIFAR-10: three stages of n blocks."""
+    """Residual network with 6 n + 2 layers for CIFAR-10: three stages of n blocks."""
 
     def __init__(self, n_layers: int):
         super().__init__()
@@ -104,7 +104,7 @@ class ResNet(nn.Module):
 
 
 class Chain(nn.Module):
-    """Two convolutions and some linear layers, all sizes read off the weights."""
+    """Two convolutions and some linear layers, with sizes taken from the weights."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Chain(nn.Module):
 
 
 def load_network(weights: str, name: str) -> nn.Module:
-    """A network with its weights, from the folder that holds them."""
+    """Load a network with its weights from a folder."""
     (file,) = Path(weights).glob(f"{name}[-.]*")
     state = torch.load(file, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state)
@@ -145,7 +145,7 @@ def load_network(weights: str, name: str) -> nn.Module:
 def make_extractor(
     weights: str | Path, name: str, **params: Any
 ) -> TorchFeatureExtractor:
-    """An extractor of a network, with the probabilities of its source classes."""
+    """Make an extractor of features and source probabilities."""
     head = "linear"
     if name in CHAINS:
         head = "chain.9" if "marabou" in name else "chain.7"

@@ -1,18 +1,19 @@
-"""Ten labelled sentences: hand-picked words against virtual anchors and a trained head.
+"""Ten labelled sentences: words as anchors, virtual anchors and a logistic head.
 
     python examples/real/prompt_anchors.py --data FOLDER --output FOLDER
 
-Sentiment of film reviews from sentence embeddings of MiniLM, after section 6.6 of
-"Ranking and Tuning Pre-trained Models" (JMLR 23, 2022). The ways to decide:
+The script classifies the sentiment of film reviews from MiniLM embeddings, following
+section 6.6 of "Ranking and Tuning Pre-trained Models" (JMLR 23, 2022). The classifiers:
 
 - manual anchors: a sentence is positive if its inner product with a positive word is
-  larger than that with a negative word. Of the 5 x 5 pairs of words, the best on the
-  test set, which nobody can know, and the best on the training set;
-- manual anchors of all ten words together, which leaves nothing to choose;
-- a logistic head, its regularisation tuned on 100 more labelled sentences;
-- `LogMEClassifier`, whose coefficients are virtual anchors: nothing is tuned.
+  larger than that with a negative word. Of the 5 x 5 pairs of words, the script reports
+  the best on the test set, which is unknown in practice, and the best on the training
+  set;
+- manual anchors with all ten words, without a choice;
+- a logistic head with regularisation tuned on 100 more labelled sentences;
+- `LogMEClassifier`, whose coefficients are virtual anchors, without tuning.
 
-Tables are printed, and a figure is saved where ``--output`` says. Takes a few minutes.
+The script prints tables and saves a figure in ``--output``. It takes a few minutes.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ LOGME = "LogMEClassifier"
 
 
 def make_anchors(extractor) -> tuple[list[AnchorClassifier], AnchorClassifier]:
-    """Classifiers of the 25 pairs of words, and one of all ten."""
+    """Make classifiers of the 25 pairs of words, and one of all ten words."""
     words, embeddings = word_embeddings(extractor, POSITIVE + NEGATIVE)
     embedding = dict(zip(words, embeddings, strict=True))
     pairs = [
         AnchorClassifier({1: embedding[good], 0: embedding[bad]}).fit()
         for good, bad in product(POSITIVE, NEGATIVE)
     ]
-    # Scaled, or the words with the longest embeddings would decide.
+    # Normalised; otherwise the words with the longest embeddings dominate.
     together = {1: embeddings[: len(POSITIVE)], 0: embeddings[len(POSITIVE) :]}
     return pairs, AnchorClassifier(together, normalize=True).fit()
 
@@ -62,14 +63,14 @@ def tuned_logistic(X, y, X_validation, y_validation) -> LogisticRegression:
 
 
 def accuracies(X, y, n_train: int, seed: int, pairs, together) -> dict[str, float]:
-    """Test accuracy of each way to decide, for one draw of sentences."""
+    """Test accuracy of each classifier, for one draw of sentences."""
     labelled, test = train_test_split(
         range(len(y)), train_size=n_train + N_VALIDATION, stratify=y, random_state=seed
     )
     train, validation = train_test_split(
         labelled, train_size=n_train, stratify=y[labelled], random_state=seed
     )
-    # Many pairs tie on ten sentences; the first of the grid must not always win.
+    # Many pairs tie on ten sentences. Shuffle, so that the first does not always win.
     shuffled = np.random.default_rng(seed).permutation(len(pairs))
     chosen = max(
         (pairs[i] for i in shuffled), key=lambda model: model.score(X[train], y[train])
@@ -86,14 +87,14 @@ def accuracies(X, y, n_train: int, seed: int, pairs, together) -> dict[str, floa
 
 
 def print_words(X, y, n_train: int, words, embeddings) -> None:
-    """The words around the virtual anchors of one draw."""
+    """Print the words nearest to the virtual anchors of one draw."""
     train, _ = train_test_split(
         range(len(y)), train_size=n_train, stratify=y, random_state=0
     )
     model = LogMEClassifier().fit(X[train], y[train])
     contrast = model.coef_ - model.coef_.mean(axis=0)
-    print(f"\nWords around the virtual anchors of {n_train} sentences")
-    for what, coef in {"as they are": model.coef_, "less their mean": contrast}.items():
+    print(f"\nWords nearest to the virtual anchors of {n_train} sentences")
+    for what, coef in {"anchors": model.coef_, "minus their mean": contrast}.items():
         nearest, similarities = nearest_words(coef, embeddings, words, k=8)
         for label, row, cosine in zip(
             model.classes_, nearest, similarities, strict=True
@@ -117,7 +118,7 @@ def draw_figure(curves: dict[str, np.ndarray], file: Path) -> None:
         xticks=SIZES,
         xticklabels=SIZES,
         xlabel="training sentences",
-        ylabel="test accuracy (%), mean and spread of 20 draws",
+        ylabel="test accuracy (%), mean and standard deviation of 20 draws",
         title="Sentiment from sentence embeddings",
     )
     axes.minorticks_off()

@@ -1,12 +1,11 @@
-"""Rank four CIFAR-10 networks, and all their layers, on photos, icons and pen strokes.
+"""Rank all blocks of four CIFAR-10 networks on photos, icons and pen strokes.
 
     python examples/real/rank_cifar_networks.py --data FOLDER --output FOLDER
 
-Each network goes once over the images of each target. Every block is a candidate of its
-own, scored by LogME and TransRate; beside them stands what a score should foretell: the
-accuracy, in cross-validation, of a logistic regression on that block's features.
-Tables are printed, and a figure is saved where ``--output`` says. Takes a quarter of an
-hour, most of it for the probes.
+Each network runs over the images of each target once. Every block is scored by LogME
+and TransRate. The scores are compared with the cross-validated accuracy of a logistic
+regression on the features of the block. The script prints tables and saves a figure in
+``--output``. It takes a quarter of an hour, mostly for the probes.
 """
 
 from __future__ import annotations
@@ -46,16 +45,16 @@ def parse_arguments() -> argparse.Namespace:
     missing = [pattern for pattern in needed if not any(arguments.data.glob(pattern))]
     if missing:
         parser.error(
-            f"{arguments.data} has no {', '.join(missing)}. Say with --data where to "
-            "find them: images/ with one .npz file a target (images uint8 (n, 32, 32, "
-            "3) and labels (n,)) and weights/ with the checkpoints of "
+            f"{arguments.data} has no {', '.join(missing)}. Set --data to the folder "
+            "of images/, with one .npz file per target (images uint8 (n, 32, 32, 3) "
+            "and labels (n,)), and weights/, with the checkpoints of "
             "akamaster/pytorch_resnet_cifar10."
         )
     return arguments
 
 
 def rank(images: np.ndarray, labels: np.ndarray, weights: Path) -> dict:
-    """Scores of all blocks of all networks, by network: one array a metric."""
+    """Score all blocks of all networks; return one array per network and metric."""
     candidates = [
         (name, make_extractor(weights, name, layer="layer?.*", batch_size=128))
         for name in RESNETS
@@ -69,7 +68,7 @@ def rank(images: np.ndarray, labels: np.ndarray, weights: Path) -> dict:
 
 
 def network_table(target: str, by_network: dict) -> Table:
-    """The networks as they would be used, by their last features, and their best."""
+    """Compare the networks by their last features and by their best blocks."""
     table = Table(title=f"{target}: last features, and the best block of each network")
     table.add_column("network")
     for header in [*SCORES.values(), "probe", "best probe"]:
@@ -94,8 +93,8 @@ def network_table(target: str, by_network: dict) -> Table:
 
 
 def agreement_table(all_results: dict) -> Table:
-    """How well the scores foretell the probe, and what their picks lose."""
-    table = Table(title="Agreement with the probe; losses in points of its accuracy")
+    """Compare the scores with the probe: agreement, and loss of their picks."""
+    table = Table(title="Agreement with the probe; losses in accuracy points")
     for header in ("target", "chosen by"):
         table.add_column(header)
     for header in (
@@ -124,7 +123,7 @@ def agreement_table(all_results: dict) -> Table:
 
 
 def plot(all_results: dict, file: Path) -> None:
-    """Scores and probe along the depth of each network, a column a target."""
+    """Plot scores and probe by depth of the block, one column per target."""
     import matplotlib.pyplot as plt
 
     rows = {PROBE: "accuracy of a linear probe (%)", **SCORES}

@@ -3,9 +3,9 @@
     python examples/real/rank_tagging_layers.py --data FOLDER --output FOLDER
 
 One call ranks the layers of MiniLM (and their mean) by the features of each word in its
-sentence, against the letters of the word alone. Beside their LogME stands what it
-should foretell: how well a linear head tags other sentences. A table is printed for
-each target, and a figure is saved where ``--output`` says. Takes a few minutes.
+sentence. The baseline uses the letters of the word alone. LogME is compared with the F1
+of a linear head on other sentences. The script prints a table for each target and saves
+a figure in ``--output``. It takes a few minutes.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ def all_words(sentences: list[list[str]]) -> list[str]:
 
 
 def micro_f1(true: np.ndarray, predicted: np.ndarray) -> float:
-    """F1 over all tags but "O", word by word; the accuracy where there is no "O"."""
+    """F1 per word over all tags but "O"; the accuracy if there is no "O"."""
     tags = [tag for tag in np.unique(true) if tag != "O"]
     return f1_score(true, predicted, labels=tags, average="micro")
 
 
 def head_score(X: np.ndarray, y: np.ndarray, X_new: np.ndarray, y_new: np.ndarray):
-    """F1 of a logistic head on words of sentences that it has not seen."""
+    """F1 of a logistic head on the words of held-out sentences."""
     head = make_pipeline(StandardScaler(), LogisticRegression(C=10 / X.shape[1]))
     return micro_f1(y_new, head.fit(X, y).predict(X_new))
 
@@ -68,7 +68,7 @@ def print_table(title: str, rows: list[dict]) -> None:
 
 
 def plot(all_rows: dict[str, list[dict]], file: Path) -> None:
-    """LogME and F1 over the layers, a column a target."""
+    """Plot LogME and F1 by layer, one column per target."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
@@ -93,7 +93,7 @@ def plot(all_rows: dict[str, list[dict]], file: Path) -> None:
 
 def main() -> None:
     parser = make_parser(__doc__.splitlines()[0])
-    parser.add_argument("--sentences", type=int, default=800, help="of each target")
+    parser.add_argument("--sentences", type=int, default=800, help="number per target")
     arguments = parse(parser, list(chain.from_iterable(TARGETS.values())))
     spelling = make_pipeline(
         FunctionTransformer(all_words),
@@ -135,7 +135,7 @@ def main() -> None:
         own = micro_f1(y_new, np.concatenate(predicted))
         print_table(f"{target}: {len(y)} words of {len(X)} sentences", rows)
         console.print(
-            f"Ranked, and the other sentences tagged, in {seconds:.0f} s. LogME's own "
+            f"Ranking and tagging of other sentences: {seconds:.0f} s. LogME's own "
             f"head on {selector.best_name_}: F1 {own:.3f}.\n"
         )
     if arguments.output is not None:

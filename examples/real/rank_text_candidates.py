@@ -1,12 +1,12 @@
-"""Rank the layers of a sentence encoder, and plain word counts, on six text targets.
+"""Rank the layers of a sentence encoder and word counts on six text targets.
 
     python examples/real/rank_text_candidates.py --data FOLDER --output FOLDER
 
-Candidates are the layers of MiniLM (and their mean), TF-IDF with a singular value
-decomposition, and hashed letter sequences with one. Beside their LogME, as in the paper
-and with an intercept, stands what it should foretell: how well a linear head does in
-cross-validation (accuracy, or R²). Tables are printed, and a figure is saved where
-``--output`` says. Takes a few minutes.
+The candidates are the layers of MiniLM (and their mean), TF-IDF, and hashed character
+n-grams; the last two are followed by a singular value decomposition. LogME, as in the
+paper and with an intercept, is compared with the cross-validated accuracy or R² of a
+linear head. The script prints tables and saves a figure in ``--output``. It takes a few
+minutes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SCORING = {
 
 
 class OfPairs(BaseExtractor):
-    """What two texts have in common: |u - v| and u * v of their features."""
+    """Features of pairs of texts: |u - v| and u * v of the features of the two."""
 
     def __init__(self, extractor: Any, layer: str | None = None):
         self.extractor = extractor
@@ -78,11 +78,11 @@ class OfPairs(BaseExtractor):
 
 
 def load(folder: Path, target: str, n: int) -> tuple[list, np.ndarray]:
-    """Texts, or pairs of them, and the target."""
+    """Load texts, or pairs of texts, and the target."""
     file, column = FILES[target]
     rows = read_table(folder / file)
     if target == "acceptability":
-        # One sentence of each pair of a good and a bad one: they are all but equal.
+        # Take one sentence of each pair; the good and the bad one are almost equal.
         odd = np.random.default_rng(0).random(len(rows)) < 0.5
         pairs = dict.fromkeys((row["uid"], row["pair_id"]) for row in rows)
         wanted = {pair: str(int(o)) for pair, o in zip(pairs, odd, strict=False)}
@@ -132,7 +132,7 @@ def print_table(target: str, labels: list[str], results: dict) -> None:
 
 
 def plot(all_results: dict[str, dict], file: Path) -> None:
-    """LogME and the linear head over the layers, a column a target."""
+    """Plot LogME and the linear head by layer, one column per target."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
@@ -162,7 +162,7 @@ def plot(all_results: dict[str, dict], file: Path) -> None:
 
 def main() -> None:
     parser = make_parser(__doc__.splitlines()[0])
-    parser.add_argument("--samples", type=int, default=1500, help="of each target")
+    parser.add_argument("--samples", type=int, default=1500, help="number per target")
     arguments = parse(parser, sorted({file for file, _ in FILES.values()}))
     all_results = {}
     for target in FILES:

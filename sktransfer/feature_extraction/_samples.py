@@ -106,7 +106,6 @@ def take_samples(X: Any, rows: Iterable[int]) -> Any:
     Parameters
     ----------
     X : array, tensor, data frame, sequence or map-style dataset
-        The samples.
     rows : array-like of int
         The samples to take, in this order.
 

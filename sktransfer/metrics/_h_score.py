@@ -178,6 +178,6 @@ REGULARIZED_H_SCORE = Metric(
     regularized_h_score,
     reference="Ibrahim et al., ECML PKDD 2022",
     cost="n D² + D³",
-    weakness="Shrinks all directions alike: a few strong ones hide weak but "
-    "informative directions.",
+    weakness="Shrinks all directions alike; strong directions hide weak but "
+    "informative ones.",
 )

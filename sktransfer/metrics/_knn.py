@@ -121,5 +121,5 @@ KNN = Metric(
     exact_under_duplication=True,
     reference="Cover and Hart, 1967",
     cost="n² D",
-    weakness="Quadratic in n; weighs each feature by its variance.",
+    weakness="Quadratic in n; weights each feature by its variance.",
 )

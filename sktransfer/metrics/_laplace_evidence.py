@@ -210,6 +210,6 @@ LAPLACE_EVIDENCE = Metric(
     tasks=TASKS,
     exact_under_duplication=True,
     reference="Immer et al., ICML 2021",
-    cost="n D² + D³ + some 15 soft-max fits + (K D)³ or K³",
-    weakness="Slow, and a poor approximation once classes separate.",
+    cost="n D² + D³ + about 15 softmax fits + (K D)³ or K³",
+    weakness="Slow; a poor approximation when classes are separable.",
 )

@@ -88,5 +88,6 @@ LDA = Metric(
     lda_score,
     reference="Shao et al., ECCV 2022",
     cost="n D² + D³ + n D K",
-    weakness="Evaluated on its own training samples: near 1 for n near D or below.",
+    weakness="Evaluated on its own training samples: close to 1 when n is near D or "
+    "below.",
 )

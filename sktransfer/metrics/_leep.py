@@ -85,5 +85,5 @@ LEEP = Metric(
     exact_under_duplication=True,
     reference="Nguyen et al., ICML 2020",
     cost="n S",
-    weakness="Needs a source head; evaluates the source head, not the features.",
+    weakness="Needs a source head, and evaluates that head rather than the features.",
 )

@@ -195,6 +195,6 @@ LINEAR_PROBE = Metric(
     linear_probe_score,
     tasks=TASKS,
     reference="You et al., JMLR 2022",
-    cost="8 · folds · soft-max fits",
-    weakness="Slow, coarse (steps of 1 / n), and its folds depend on the order.",
+    cost="8 · folds · softmax fits",
+    weakness="Slow; changes in steps of 1 / n; folds depend on the sample order.",
 )

@@ -78,6 +78,6 @@ LOGME = Metric(
     exact_under_duplication=True,
     reference="You et al., ICML 2021",
     cost="n D² + D³",
-    weakness="Measures linear separability; grows with n at a model-specific rate: "
-    "compare at equal n.",
+    weakness="Measures linear separability; grows with n at a model-specific rate, "
+    "so compare at equal n.",
 )

@@ -78,5 +78,5 @@ NCE = Metric(
     exact_under_duplication=True,
     reference="Tran et al., ICCV 2019",
     cost="n S",
-    weakness="Needs a source head; discards all but its first choice.",
+    weakness="Needs a source head, and uses only its most probable class.",
 )

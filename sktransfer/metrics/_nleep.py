@@ -131,6 +131,6 @@ NLEEP = Metric(
     exact_under_duplication=True,
     reference="Li et al., CVPR 2021",
     cost="n D² + D³ + iterations · 5 n K D'²",
-    weakness="Ends in a local optimum of a mixture; near 0 with few samples per "
+    weakness="Fits a mixture to a local optimum; close to 0 with few samples per "
     "component.",
 )

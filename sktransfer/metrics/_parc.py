@@ -149,5 +149,5 @@ PARC = Metric(
     exact_under_duplication=True,
     reference="Bolya et al., NeurIPS 2021",
     cost="m² D + m² log m, m = min(n, 2000)",
-    weakness="Ties of the labels keep it well below 100, and it subsamples.",
+    weakness="Stays well below 100 because labels are tied; uses a subsample.",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -17,7 +18,7 @@ from sklearn.utils import ClassifierTags, RegressorTags, column_or_1d, get_tags
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils._repr_html.estimator import _VisualBlock
 from sklearn.utils.metaestimators import _BaseComposition
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, check_memory
 
 from sktransfer.feature_extraction import flatten_tokens
 from sktransfer.feature_extraction._extract import gives_tokens
@@ -36,18 +37,14 @@ from sktransfer.model_selection._checks import (
     is_named,
 )
 from sktransfer.model_selection._evaluate import Evaluate
-from sktransfer.model_selection._report import (
-    give_warnings,
-    warn_of_failures,
-    warn_of_unknown_order,
-)
+from sktransfer.model_selection._report import warn_of_failures, warn_of_unknown_order
 from sktransfer.model_selection._results import (
     check_columns,
     has_parts,
     probabilities,
     results_table,
 )
-from sktransfer.model_selection._warnings import warnings_by_thread
+from sktransfer.model_selection._warnings import as_warning, warnings_by_thread
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
 from sktransfer.utils._validation import describe_task
@@ -67,10 +64,11 @@ class BaseModelSelector(
 
     1. ``evaluate(names=None, samples=None)`` evaluates candidates by name on samples by
        index, by default all on all. It returns a list of results, one per candidate and
-       layer, with ``name``, ``layer``, ``n_samples``, ``errors`` and ``scores``, a dict
-       of :class:`~sktransfer.metrics.Score` by metric that lacks those that failed.
-       ``evaluate.names``, ``evaluate.n_samples``, ``evaluate.y`` and
-       ``evaluate.decides``, the metric that ranks, say what there is to choose from.
+       layer, with ``name``, ``layer``, ``n_samples``, ``errors``, ``value(metric)``
+       (NaN if the metric failed) and ``scores``, a dict of
+       :class:`~sktransfer.metrics.Score` by metric. ``evaluate.names`` has the
+       candidates, ``evaluate.n_samples`` the number of samples, ``evaluate.y`` the
+       target and ``evaluate.decides`` the metric that ranks.
     2. It may be called several times, with samples that grow: each call's samples hold
        those of the calls before. With `memory`, only new samples are extracted.
     3. ``results_`` has one row per candidate and layer: that of the largest evaluation
@@ -81,6 +79,11 @@ class BaseModelSelector(
     Parameters
     ----------
     extractors, scoring, refit, task, n_jobs, memory, error_score, verbose
+        See :class:`ModelSelector`.
+
+    Attributes
+    ----------
+    results_, ranking_, best_estimator_, probability_better_, ...
         See :class:`ModelSelector`.
 
     See Also
@@ -109,7 +112,7 @@ class BaseModelSelector(
 
     _parameter_constraints: ClassVar[dict] = {
         "extractors": [list, tuple],
-        "scoring": [str, list, tuple, dict, callable],
+        "scoring": [str, list, tuple, dict, callable, Metric],
         "refit": ["boolean", str],
         "task": [StrOptions({"auto", "classification", "regression", "multilabel"})],
         "n_jobs": [None, Integral],
@@ -140,29 +143,11 @@ class BaseModelSelector(
         self.verbose = verbose
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Parameters of the selector and, if `deep`, of the extractors by their names.
-
-        Parameters
-        ----------
-        deep : bool, default=True
-
-        Returns
-        -------
-        dict
-        """
+        """Parameters of the selector and, if `deep`, of the extractors by name."""
         return self._get_params("extractors", deep=deep)
 
     def set_params(self, **params: Any) -> BaseModelSelector:
-        """Set parameters, those of an extractor as ``<name>__<parameter>``.
-
-        Parameters
-        ----------
-        **params : dict
-
-        Returns
-        -------
-        self
-        """
+        """Set parameters, those of an extractor as ``<name>__<parameter>``."""
         return self._set_params("extractors", **params)
 
     @abstractmethod
@@ -241,8 +226,9 @@ class BaseModelSelector(
             self._run_selection(evaluate)
         results = evaluate.results()
         best = best_result(results, spec.decides)
-        # To whoever called fit, which is decorated.
-        give_warnings(evaluate.warnings, stacklevel=4)
+        # At the caller of fit, which is decorated.
+        for text, category in evaluate.warnings:
+            warnings.warn(as_warning(text, category), stacklevel=4)
         warn_of_failures(results, best, stacklevel=4)
         self._store_results(results, best)
         if self.task_ == "classification":
@@ -262,6 +248,7 @@ class BaseModelSelector(
             fit_head=bool(self.refit) or "logme" in [m.name for m in metrics.values()],
             error_score=self.error_score,
             decides=self.refit if isinstance(self.refit, str) else next(iter(metrics)),
+            memory=check_memory(self.memory),
         )
 
     def _store_results(
@@ -277,10 +264,8 @@ class BaseModelSelector(
         self.best_score_ = best.value(self._decides)
         paired = [m for m in (self._decides, *metrics) if has_parts(results, m)]
         if paired:
-            self.probability_better_ = probabilities(results, paired[0])
-            warn_of_unknown_order(
-                results, paired[0], self.probability_better_, stacklevel=5
-            )
+            self.probability_better_ = P = probabilities(results, paired[0])
+            warn_of_unknown_order(results, paired[0], P, stacklevel=5)
         if best.head is not None and best.head.statistics_ is not None:
             best.head.compact(keep_std=True)
         if self.refit:

@@ -1,4 +1,4 @@
-"""What a fitted selector hands on to the best of its models."""
+"""The methods of a fitted selector that its best model provides."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _best_has(method: str) -> Callable[[Any], bool]:
     def check(self) -> bool:
         if not self.refit:
             raise AttributeError(
-                f"{method} needs the best model; ModelSelector was told refit=False."
+                f"{method} needs the best model, which refit=False does not keep."
             )
         if hasattr(self, "best_estimator_"):
             transforms = method in ("transform", "get_feature_names_out")
@@ -38,18 +38,14 @@ def _best_has(method: str) -> Callable[[Any], bool]:
 
 
 class BestModelMixin(TransformerMixin):
-    """Transform, predict and score with the best extractor and its LogME head.
-
-    The selector has fitted `best_extractor_`, `best_estimator_` and `results_`;
-    `_of_tokens` says whether the target has a label for every word of a sample.
-    """
+    """Transform, predict and score with the best extractor and its LogME head."""
 
     def fit_transform(self, X: Any, y: Any) -> Any:
-        """Fit, and give the features of the training samples as they were scored.
+        """Fit, and return the features of the training samples as they were scored.
 
-        They differ from those of :meth:`transform` where a step of the best extractor
-        learns from the target and hides each sample's own label from its features, as
-        scikit-learn's ``TargetEncoder.fit_transform`` does.
+        They differ from those of :meth:`transform` if a step of the best extractor
+        learns from the target without a sample's own label, as scikit-learn's
+        ``TargetEncoder.fit_transform`` does.
 
         Parameters
         ----------
@@ -82,7 +78,7 @@ class BestModelMixin(TransformerMixin):
         Raises
         ------
         ValueError
-            If there is NaN or infinity among the features.
+            If features are NaN or infinite.
         """
         check_is_fitted(self)
         features = self.best_extractor_.transform(X)
@@ -101,7 +97,7 @@ class BestModelMixin(TransformerMixin):
         Returns
         -------
         array of shape (n_samples,) or (n_samples, n_targets)
-            Of sentences, an array of the labels of their words for each.
+            For sentences, one array per sentence with the labels of its words.
         """
         check_is_fitted(self)
         return self._by_sentence(self.best_estimator_.predict(X), X)
@@ -142,14 +138,9 @@ class BestModelMixin(TransformerMixin):
         metric = self.scorer_.metrics[self._decides]
         reads_proba = metric.reads == "source_proba"
         extraction = extract(self.best_extractor_, X, source_proba=reads_proba)
-        score = metric.score(
-            LabelledData(
-                extraction.joined,
-                y,
-                source_proba=extraction.source_proba,
-                task=self.task_,
-            )
-        )
+        proba = extraction.source_proba
+        data = LabelledData(extraction.joined, y, source_proba=proba, task=self.task_)
+        score = metric.score(data)
         best = self._results[self.best_index_]
         if metric.layer_factor and best.layer:
             layers = [r.n_features for r in self._results if r.name == best.name]
@@ -166,7 +157,7 @@ class BestModelMixin(TransformerMixin):
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Names of the input features, where the extractor reads them.
+            Names of the input features, if the extractor uses them.
 
         Returns
         -------

@@ -6,14 +6,12 @@ import io
 import pickle
 import time
 import warnings
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _num_samples
 
 try:
@@ -74,7 +72,7 @@ class SampleDigests:
 
 
 class _Entry(NamedTuple):
-    """What is kept under one key: the features of samples, and the fitted steps.
+    """What is kept under one key: the features of samples, and what was fitted.
 
     A sample has one row, or `n_rows` of them where rows are words. What has learnt from
     the samples has no `n_rows`: all of them are read, or none.
@@ -85,7 +83,7 @@ class _Entry(NamedTuple):
     seconds: float
     samples: np.ndarray
     n_rows: np.ndarray | None
-    steps: bytes
+    fitted: bytes
     weights: list[str | None]
 
     def grow(self, other: _Entry) -> _Entry:
@@ -137,33 +135,16 @@ def fit_and_extract(
 
     Extractors treat each sample separately, so only samples that are not kept yet are
     extracted. Transformers that learn from the samples are looked up with all of them.
-
-    Parameters
-    ----------
-    name : str
-        Name of the candidate, for warnings.
-    extractor : transformer or pipeline
-    X, y : raw inputs and target
-    source_proba : bool
-        Whether to give source probabilities, too.
-    memory : joblib.Memory
-    digests : Digests or None
-        Those of X and y; with None nothing is kept.
-
-    Returns
-    -------
-    fitted : transformer or pipeline
-        With the parameters of `extractor`, including those that only change the speed.
-    extraction : Extraction
-    seconds : float
-        Duration of the extraction when it was made.
+    The seconds are those that the extraction took when it was made.
     """
     fitted = clone(extractor)
     stateless = is_stateless(fitted)
     if digests is None:
         return fitted, *_extract(fitted, X, y, source_proba)
     try:
-        key = cache_key(fitted, digests, source_proba)
+        # All that an extractor gives for parts of the same data is one entry.
+        data = [digests.first] if stateless else [digests.samples, digests.target]
+        key = digest([__version__, feature_steps(fitted), data, source_proba])
         store = memory.cache(_keep, ignore=["entry"])
         entry = _look_up(store, key, fitted)
     except Exception as error:
@@ -190,23 +171,11 @@ def fit_and_extract(
     if entry is not None and entry.weights == made.weights:
         made = entry.grow(made)
     try:
-        kept = made._replace(steps=_pack(fitted))
+        kept = made._replace(fitted=_pack(fitted))
         getattr(store, "call", store)(key, (*kept, digest(list(kept))))
     except Exception as error:
         _warn(name, error)
     return fitted, *made.read(wanted)
-
-
-def cache_key(extractor: BaseEstimator, digests: Digests, source_proba: bool) -> str:
-    """Name of an entry, the same in every process.
-
-    Samples and target count where they are learnt from. Extractors learn nothing: all
-    that one of them gives for the same data is one entry.
-    """
-    data = [digests.first]
-    if not is_stateless(extractor):
-        data = [digests.samples, digests.target]
-    return digest([__version__, feature_steps(extractor), data, source_proba])
 
 
 def _keep(key: str, entry: tuple | None = None) -> tuple:
@@ -225,7 +194,7 @@ def _look_up(store: Any, key: str, fitted: Any) -> _Entry | None:
     try:
         *parts, checksum = kept
         entry = _Entry(*parts)
-        _unpack(entry.steps, fitted)
+        _unpack(entry.fitted, fitted)
         # A disk may give back zeros where power was lost, and nobody would notice.
         if digest(parts) == checksum:
             return entry
@@ -243,18 +212,16 @@ def _warn(name: str, reason: Exception) -> None:
     warnings.warn(f"features are not kept in memory. {reason}", stacklevel=3)
 
 
-def _extract(
-    fitted: Any, X: Any, y: Any, source_proba: bool
-) -> tuple[Extraction, float]:
+def _extract(fitted: Any, X: Any, y: Any, proba: bool) -> tuple[Extraction, float]:
     start = time.perf_counter()
-    extraction = extract(fitted, X, y, source_proba=source_proba, fit=True)
+    extraction = extract(fitted, X, y, source_proba=proba, fit=True)
     return extraction, time.perf_counter() - start
 
 
 def _rows_of_samples(fitted: Any, X: Any, extraction: Extraction) -> np.ndarray | None:
     """How many rows of features each sample has; None if it cannot be told."""
-    counts = [len(words) for words in X] if gives_tokens(fitted) else None
-    n_rows = np.ones(_num_samples(X), dtype=int) if counts is None else np.array(counts)
+    one_each = np.ones(_num_samples(X), dtype=int)
+    n_rows = np.array(list(map(len, X))) if gives_tokens(fitted) else one_each
     arrays = [*extraction.features.values(), extraction.source_proba]
     shapes = {np.shape(array)[:1] for array in arrays if array is not None}
     return n_rows if shapes == {(n_rows.sum(),)} else None
@@ -264,68 +231,56 @@ def _weights(fitted: Any) -> list[str | None]:
     return [part.pinned_weights for part in extractors_within(fitted, frozen=True)]
 
 
-def _as_kept(fitted: Any, entry: _Entry) -> Any:
-    """A clone with the steps of the entry, which has to load the same networks."""
-    fitted = _put_back(fitted, iter(_unpack(entry.steps, fitted)))
+def _as_kept(fresh: Any, entry: _Entry) -> Any:
+    """What was fitted, which has to load the networks that were scored."""
+    fitted = _unpack(entry.fitted, fresh)
     inside = extractors_within(fitted, frozen=True)
     for extractor, weights in zip(inside, entry.weights, strict=True):
         extractor.pin_weights(weights)
     return fitted
 
 
-# Fitted transformers are small and are kept; extractors have nothing to fit.
-
-
-def _is_kept(step: Any) -> bool:
-    return not isinstance(step, (BaseExtractor, FrozenEstimator))
-
-
-def _extractors_inside(fitted: Any) -> dict[str, BaseExtractor]:
-    """By their fingerprints, also those in unions and the like."""
-    params = fitted.get_params(deep=True) if hasattr(fitted, "get_params") else {}
-    inside = [part for part in params.values() if isinstance(part, BaseExtractor)]
-    return {part.fingerprint(): part for part in inside}
-
-
 class _Pickler(CloudPickler):
-    """Leaves out the extractors inside, which are at hand where it is read."""
+    """Leaves out the parts that are at hand where it is read."""
 
-    def __init__(self, file: Any, inside: dict[str, BaseExtractor]):
+    def __init__(self, file: Any, given: dict[str, Any]):
         super().__init__(file)
-        self._inside = inside
+        self._given = given
 
     def persistent_id(self, obj: Any) -> str | None:
-        if not isinstance(obj, BaseExtractor):
-            return None
-        own = obj.fingerprint()
-        return own if own in self._inside else None
+        if isinstance(obj, BaseExtractor):  # in unions they are clones
+            own = obj.fingerprint()
+            return own if own in self._given else None
+        return next((key for key, part in self._given.items() if part is obj), None)
 
 
 class _Unpickler(pickle.Unpickler):
-    def __init__(self, file: Any, inside: dict[str, BaseExtractor]):
+    def __init__(self, file: Any, given: dict[str, Any]):
         super().__init__(file)
-        self._inside = inside
+        self._given = given
 
-    def persistent_load(self, pid: str) -> BaseExtractor:
-        return self._inside[pid]
+    def persistent_load(self, pid: str) -> Any:
+        return self._given[pid]
+
+
+def _given(estimator: Any) -> dict[str, Any]:
+    """Extractors, by fingerprint, and frozen parts, which every clone has."""
+    params = estimator.get_params(deep=True) if hasattr(estimator, "get_params") else {}
+    parts = [estimator, *params.values()]
+    frozen = [part for part in parts if isinstance(part, FrozenEstimator)]
+    own = [part for part in parts if isinstance(part, BaseExtractor)]
+    given = {f"frozen {i}": part for i, part in enumerate(frozen)}
+    return given | {part.fingerprint(): part for part in own}
 
 
 def _pack(fitted: Any) -> bytes:
-    steps = [step for step in feature_steps(fitted) if _is_kept(step)]
+    """What was fitted; of extractors, which have nothing to fit, nothing."""
     file = io.BytesIO()
-    _Pickler(file, _extractors_inside(fitted) if steps else {}).dump(steps)
+    if not is_stateless(fitted):
+        _Pickler(file, _given(fitted)).dump(fitted)
     return file.getvalue()
 
 
-def _unpack(steps: bytes, fresh: Any) -> list[Any]:
-    kept = any(_is_kept(step) for step in feature_steps(fresh))
-    inside = _extractors_inside(fresh) if kept else {}
-    return _Unpickler(io.BytesIO(steps), inside).load()
-
-
-def _put_back(fresh: Any, steps: Iterator[Any]) -> Any:
-    """A clone with the steps that were fitted in the place of its own."""
-    if isinstance(fresh, Pipeline):
-        fresh.steps = [(name, _put_back(step, steps)) for name, step in fresh.steps]
-        return fresh
-    return next(steps) if feature_steps(fresh) and _is_kept(fresh) else fresh
+def _unpack(kept: bytes, fresh: Any) -> Any:
+    """What was fitted, with the extractors of a fresh clone."""
+    return _Unpickler(io.BytesIO(kept), _given(fresh)).load() if kept else fresh

@@ -75,11 +75,7 @@ class CandidateResult:
         return self.scores[metric].value if metric in self.scores else np.nan
 
     def lighten(self) -> None:
-        """Keep only what cannot be computed or loaded again.
-
-        A network can be loaded again, and predictive means are enough of a head that is
-        not the best: the rest is as large as a Gram matrix.
-        """
+        """Release networks, which can be loaded again, and all but means of a head."""
         for extractor in extractors_within(self.extractor):
             extractor.release()
         if self.head is not None:
@@ -95,10 +91,7 @@ class EvaluationSpec:
     fit_head: bool
     error_score: Any
     decides: str
-
-    @property
-    def reads_source_proba(self) -> bool:
-        return any(metric.reads == "source_proba" for metric in self.metrics.values())
+    memory: joblib.Memory
 
 
 def best_result(results: list[CandidateResult], metric: str) -> CandidateResult | None:
@@ -116,34 +109,15 @@ def evaluate_candidate(
     X: Any,
     y: Any,
     spec: EvaluationSpec,
-    memory: joblib.Memory,
-    digests: Digests | None,
+    digests: Digests | None = None,
     to_beat: float | None = None,
 ) -> list[CandidateResult]:
-    """Extract features with one candidate and score each of its layers.
+    """Extract features with a clone of one candidate and score each of its layers.
 
-    Parameters
-    ----------
-    name : str
-    extractor : transformer or pipeline
-        Cloned before it is fitted.
-    X, y : raw inputs and target
-    spec : EvaluationSpec
-    memory : joblib.Memory
-        Where extractions are kept.
-    digests : Digests or None
-        Those of X and y; None if extractions are not kept.
-    to_beat : float or None
-        The best score so far on as many samples. Results that are no better come back
-        light.
-
-    Returns
-    -------
-    list of CandidateResult
-        One per layer, or one with the reason if the extraction failed.
+    Results no better than `to_beat`, the best score so far, come back light.
     """
     with collect_warnings() as caught:
-        results = _extract_and_score(name, extractor, X, y, spec, memory, digests)
+        results = _extract_and_score(name, extractor, X, y, spec, digests)
     results[0].warnings[:0] = [(f"{name}: {text}", kind) for text, kind in caught]
     best = best_result(results, spec.decides)
     for result in results:
@@ -159,14 +133,14 @@ def _extract_and_score(
     X: Any,
     y: Any,
     spec: EvaluationSpec,
-    memory: joblib.Memory,
     digests: Digests | None,
 ) -> list[CandidateResult]:
     start = time.perf_counter()
     try:
-        wanted = spec.reads_source_proba and source_proba_problem(extractor) is None
+        wanted = any(metric.reads == "source_proba" for metric in spec.metrics.values())
+        wanted = wanted and source_proba_problem(extractor) is None
         fitted, extraction, seconds = fit_and_extract(
-            name, extractor, X, y, wanted, memory, digests
+            name, extractor, X, y, wanted, spec.memory, digests
         )
         _check_extraction(extraction, _num_samples(y))
         layers = list(extraction.features)

@@ -1,4 +1,4 @@
-"""Check what a selector is given before any candidate is at work."""
+"""Checks of what a selector is given, before any candidate is evaluated."""
 
 from __future__ import annotations
 
@@ -54,10 +54,8 @@ def check_samples_and_target(X: Any, y: Any) -> None:
 
 def check_one_label_each(y: Any) -> None:
     """Raise a ValueError if y has a sequence of labels for every word of a sample."""
-    if (
-        not isinstance(y, (list, tuple))
-        and getattr(getattr(y, "dtype", None), "kind", None) != "O"
-    ):
+    kind = getattr(getattr(y, "dtype", None), "kind", None)
+    if not isinstance(y, (list, tuple)) and kind != "O":
         return
     own = [part for part in y if isinstance(part, (list, tuple, np.ndarray))]
     texts = any(isinstance(label, str) for part in own for label in part)

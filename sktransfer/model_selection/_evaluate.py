@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.parallel import delayed
-from sklearn.utils.validation import _num_samples, check_memory
+from sklearn.utils.validation import _num_samples
 
 from sktransfer.feature_extraction import take_samples
 from sktransfer.feature_extraction._tokens import flatten_labels
@@ -26,26 +26,10 @@ from sktransfer.model_selection._report import print_results
 
 
 class Evaluate:
-    """Evaluates candidates on samples; what a policy calls.
-
-    Attributes
-    ----------
-    names : list of str
-        The candidates.
-    n_samples : int
-    y : array-like of shape (n_samples,) or (n_samples, n_targets)
-        The target, a sequence of labels per sample where samples are sentences.
-    decides : str
-        The metric that ranks.
-    """
+    """Evaluates candidates on samples, as the contract of `BaseModelSelector` says."""
 
     def __init__(
-        self,
-        selector: BaseEstimator,
-        X: Any,
-        y: Any,
-        spec: EvaluationSpec,
-        root: Any,
+        self, selector: BaseEstimator, X: Any, y: Any, spec: EvaluationSpec, root: Any
     ):
         self.names = [name for name, _ in selector.extractors]
         self.n_samples = _num_samples(X)
@@ -53,54 +37,37 @@ class Evaluate:
         self.decides = spec.decides
         self.warnings: dict[tuple[str, type[Warning]], None] = {}
         self._selector, self._X, self._spec, self._root = selector, X, spec, root
-        self._memory = check_memory(selector.memory)
-        self._digests = SampleDigests(X, self.n_samples, self._memory)
+        self._digests = SampleDigests(X, self.n_samples, spec.memory)
         self._found: dict[str, list[CandidateResult]] = {}
         self._best: CandidateResult | None = None
 
     def __call__(
         self, names: Iterable[str] | None = None, samples: Any = None
     ) -> list[CandidateResult]:
-        """Evaluate candidates on samples.
-
-        Parameters
-        ----------
-        names : iterable of str, default=None
-            The candidates; all by default.
-        samples : array-like of int, default=None
-            Indices of the samples; all by default.
-
-        Returns
-        -------
-        list of CandidateResult
-            One per candidate and layer, in the order of the candidates.
-        """
-        extractors = self._choose(names)
+        """Results of the named candidates on the samples with these indices."""
+        chosen = set(self.names if names is None else names)
+        if unknown := chosen.difference(self.names):
+            found = sorted(unknown)
+            raise ValueError(f"names must be among {self.names}. Got {found}.")
+        candidates = [pair for pair in self._selector.extractors if pair[0] in chosen]
         X, y, samples = self._take(samples)
         selector, spec = self._selector, self._spec
         digests = self._digests.of(samples, y)
-        contexts = [self._root.subcontext(task_name=name) for name in extractors]
-        begun: set[str] = set()
+        contexts = [self._root.subcontext(task_name=name) for name, _ in candidates]
+        begun: set[int] = set()
 
-        def job(name: str, context: Any) -> tuple:
-            if name not in begun:
-                begun.add(name)
-                context.call_on_fit_task_begin(estimator=selector, X=X, y=y)
+        def call(i: int) -> tuple:
+            if i not in begun:
+                begun.add(i)
+                contexts[i].call_on_fit_task_begin(estimator=selector, X=X, y=y)
             return delayed(evaluate_candidate)(
-                name,
-                extractors[name],
-                X,
-                y,
-                spec,
-                self._memory,
-                digests,
-                self._score_to_beat(len(samples)),
+                *candidates[i], X, y, spec, digests, self._to_beat(len(samples))
             )
 
         def substitute(i: int, error: Exception) -> list[CandidateResult]:
-            return [not_run(list(extractors)[i], error)]
+            return [not_run(candidates[i][0], error)]
 
-        jobs = list(map(partial(partial, job), extractors, contexts))
+        jobs = [partial(call, i) for i in range(len(candidates))]
         raises = spec.error_score == "raise"
         batches = run_jobs(jobs, selector.n_jobs, None if raises else substitute)
         found = []
@@ -114,27 +81,18 @@ class Evaluate:
             found += results
         return found
 
-    def _choose(self, names: Iterable[str] | None) -> dict[str, Any]:
-        extractors = dict(self._selector.extractors)
-        if names is None:
-            return extractors
-        chosen = set(names)
-        if unknown := chosen.difference(extractors):
-            raise ValueError(
-                f"names must be among the candidates {self.names}. Got "
-                f"{sorted(unknown)}."
-            )
-        return {name: e for name, e in extractors.items() if name in chosen}
-
     def _take(self, samples: Any) -> tuple[Any, Any, np.ndarray]:
         everything = np.arange(self.n_samples)
         samples = everything if samples is None else np.asarray(samples)
+        if samples.dtype.kind not in "iu" or not np.isin(samples, everything).all():
+            bounds = f"from 0 to {self.n_samples - 1}"
+            raise ValueError(f"samples must be indices {bounds}. Got {samples}.")
         X, y = self._X, self.y
         if not np.array_equal(samples, everything):
             X, y = take_samples(X, samples), take_samples(y, samples)
         return X, flatten_labels(X, y) if self._selector._of_tokens else y, samples
 
-    def _score_to_beat(self, n_samples: int) -> float | None:
+    def _to_beat(self, n_samples: int) -> float | None:
         """What a result on as many samples has to exceed to be the best so far."""
         best = self._best
         if best is None or best.n_samples < n_samples:
@@ -152,7 +110,7 @@ class Evaluate:
             self.warnings.update(dict.fromkeys(result.warnings))
         name = results[0].name
         earlier = self._found.get(name)
-        if earlier is None or earlier[0].n_samples <= results[0].n_samples:
+        if earlier is None or earlier[0].n_samples < results[0].n_samples:
             self._found[name] = results
 
     def results(self) -> list[CandidateResult]:

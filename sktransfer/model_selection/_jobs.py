@@ -1,4 +1,4 @@
-"""Run jobs in parallel; one that cannot be run does not take the others with it."""
+"""Parallel jobs, of which one that cannot be run does not stop the others."""
 
 from __future__ import annotations
 
@@ -13,25 +13,13 @@ def run_jobs(
     n_jobs: int | None,
     substitute: Callable[[int, Exception], Any] | None,
 ) -> Iterator[Any]:
-    """Results of the jobs, in order, as they become ready.
+    """Yield the results of the jobs, in order, as they become ready.
 
-    A worker that dies, or a job or result that cannot be pickled, ends all that are
-    under way without telling which of them it was. They are then run one by one, and
-    the rest in parallel again.
-
-    Parameters
-    ----------
-    jobs : sequence of callables
-        Each makes a call of a `delayed` function, perhaps more than once.
-    n_jobs : int or None
-    substitute : callable or None
-        ``substitute(i, error)`` gives the result of a job that cannot be run; if None,
-        the first error is raised.
-
-    Yields
-    ------
-    object
-        The result of each job.
+    A job makes a call of a `delayed` function, perhaps more than once. A worker that
+    dies, or a job or result that cannot be pickled, ends all jobs that are running
+    without telling which of them it was. These are then run one by one, and the rest
+    in parallel again. ``substitute(i, error)`` gives the result of a job that cannot be
+    run; without it the first error is raised.
     """
     begun: list[Callable[[], tuple]] = []
     ours: list[Exception] = []  # errors of making a call, not of running it

@@ -1,19 +1,16 @@
-"""What the user is told of a sweep: lines, warnings, the error if all has failed.
+"""Messages to the user: lines, warnings, the error if all candidates failed.
 
-A `stacklevel` is that of whoever called the selector, counted from the caller.
+`stacklevel` is that of the code that called the selector.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
 
 import numpy as np
 
 from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.model_selection._candidate import CandidateResult
-from sktransfer.model_selection._results import failure_summary
-from sktransfer.model_selection._warnings import as_warning
 from sktransfer.utils._terminal import printable
 
 
@@ -27,54 +24,43 @@ def print_results(results: list[CandidateResult]) -> None:
         print(printable(f"{result.label}: {scores} ({seconds:.1f} s){failed}"))
 
 
-def give_warnings(
-    caught: Iterable[tuple[str, type[Warning]]], *, stacklevel: int
-) -> None:
-    """Give the warnings of all candidates, whatever process they came from."""
-    for text, category in caught:
-        warnings.warn(as_warning(text, category), stacklevel=stacklevel + 1)
-
-
 def warn_of_failures(
     results: list[CandidateResult], best: CandidateResult | None, *, stacklevel: int
 ) -> None:
     """Warn of the results with errors; raise an error if none can be the best."""
     failed = [result for result in results if result.errors]
+    reasons = "\n".join(f"  {r.label}: {'; '.join(r.errors)}" for r in failed)
+    reasons = printable(reasons)
     if best is None:
-        reasons = [reason for result in failed for reason in result.errors]
-        unreadable = all(reason.startswith("TypeError") for reason in reasons)
+        errors = [error for result in failed for error in result.errors]
+        unreadable = all(error.startswith("TypeError") for error in errors)
         raise (TypeError if unreadable else ValueError)(
-            f"All {len(results)} candidates failed:\n{failure_summary(failed)}"
+            f"All {len(results)} candidates failed:\n{reasons}"
         )
     if failed:
         warnings.warn(
             f"{len(failed)} of {len(results)} candidates failed, at least in part; see "
-            f"results_['error']:\n{failure_summary(failed)}",
+            f"results_['error']:\n{reasons}",
             CandidateFailedWarning,
             stacklevel=stacklevel + 1,
         )
 
 
 def warn_of_unknown_order(
-    results: list[CandidateResult],
-    metric: str,
-    probability: np.ndarray,
-    *,
-    stacklevel: int,
+    results: list[CandidateResult], metric: str, P: np.ndarray, *, stacklevel: int
 ) -> None:
-    """Name the results with a score whose order is not known for want of its parts."""
-    scored = [i for i, r in enumerate(results) if metric in r.scores]
-    n_samples = np.array([results[i].n_samples for i in scored])
-    unknown = []
-    for i in scored:
-        parts = results[i].scores[metric].parts
-        alike = np.array(scored)[n_samples == results[i].n_samples]
-        if np.isnan(parts).any() and np.isnan(probability[i, alike]).any():
-            unknown.append(results[i].label)
+    """Name the results whose order is unknown for want of a standard error."""
+    n_samples = np.array([r.n_samples if metric in r.scores else -1 for r in results])
+    unknown = ", ".join(
+        repr(result.label)
+        for i, result in enumerate(results)
+        if metric in result.scores
+        and np.isnan(result.scores[metric].std_error)
+        and np.isnan(P[i, n_samples == n_samples[i]]).any()
+    )
     if unknown:
         warnings.warn(
-            "probability_better_ is unknown (NaN) for pairs with "
-            f"{', '.join(map(repr, unknown))}: the standard error of their {metric} "
-            "cannot be computed.",
+            f"probability_better_ is unknown (NaN) for pairs with {unknown}: the "
+            f"standard error of their {metric} cannot be computed.",
             stacklevel=stacklevel + 1,
         )

@@ -11,7 +11,6 @@ from scipy.stats import rankdata
 from sktransfer.metrics import Metric
 from sktransfer.metrics._score import probability_better
 from sktransfer.model_selection._candidate import CandidateResult
-from sktransfer.utils._terminal import printable
 
 _MEASURED = ("n_samples", "n_features", "extract_time", "score_time")
 
@@ -22,21 +21,7 @@ def results_table(
     decides: str,
     error_score: Any,
 ) -> dict[str, np.ndarray]:
-    """Columns of `results_`, in the order of the candidates.
-
-    Parameters
-    ----------
-    results : list of CandidateResult
-    metrics : iterable of str
-    decides : str
-        The metric of the column ``"rank"``.
-    error_score : number
-        The score where a metric failed; it does not count for the ranks.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (n_rows,)
-    """
+    """Columns of `results_`; `error_score` stands for scores that failed."""
     table: dict[str, Any] = {
         "name": np.array([r.name for r in results], dtype=object),
         "layer": np.array([r.layer for r in results], dtype=object),
@@ -110,9 +95,3 @@ def probabilities(results: list[CandidateResult], metric: str) -> np.ndarray:
         scores = [results[i].scores.get(metric) for i in alike]
         table[np.ix_(alike, alike)] = probability_better(scores)
     return table
-
-
-def failure_summary(results: list[CandidateResult]) -> str:
-    """One line for each result with an error."""
-    lines = (f"  {r.label}: {'; '.join(r.errors)}" for r in results if r.errors)
-    return printable("\n".join(lines))

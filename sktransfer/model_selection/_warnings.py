@@ -1,8 +1,8 @@
 """Collect warnings thread by thread.
 
-`warnings.catch_warnings` swaps settings of the whole process. Threads that enter and
-leave it in turns put back each other's settings, and the process is left with a list
-that nobody reads where its warnings used to be shown.
+`warnings.catch_warnings` changes settings of the whole process. Threads that enter and
+leave it in turn restore each other's settings, and in the end the warnings of the
+process go to a list that is never read.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Fine-tuning with the knowledge of the best-ranked pre-trained models.
 
-Estimators on skorch, and what tells them about other models. All of it needs torch and
-skorch, which are imported when a name is first asked for.
+Everything here needs torch and skorch, which are imported when a name is first used.
 """
 
 from __future__ import annotations
@@ -10,12 +9,12 @@ from sktransfer.utils._optional import lazy_exports
 
 # public name -> the private module that has it, and imports its optional packages
 _LAZY = {
-    "BasePenalty": "_penalties",
-    "BayesianTuning": "_penalties",
-    "BoundPenalty": "_penalties",
-    "FeatureDistillation": "_penalties",
+    "BasePenalty": "penalties._base",
+    "BayesianTuning": "penalties._bayesian_tuning",
+    "FeatureDistillation": "penalties._feature_distillation",
     "FineTuneClassifier": "_fine_tune",
     "FineTuneRegressor": "_fine_tune",
+    "PenaltyContext": "penalties._base",
     "ZooTuning": "_zoo_tuning",
     "rank_and_tune": "_rank_and_tune",
 }
@@ -23,10 +22,10 @@ _LAZY = {
 __all__ = [
     "BasePenalty",
     "BayesianTuning",
-    "BoundPenalty",
     "FeatureDistillation",
     "FineTuneClassifier",
     "FineTuneRegressor",
+    "PenaltyContext",
     "ZooTuning",
     "rank_and_tune",
 ]

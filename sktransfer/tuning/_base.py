@@ -7,6 +7,7 @@ import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
 from typing import Any, ClassVar
@@ -20,18 +21,16 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.feature_extraction import check_samples, take_samples
-from sktransfer.tuning._backbone import Backbone, as_extractor
+from sktransfer.tuning._backbone import Backbone, make_backbone
 from sktransfer.tuning._checkpoint import Checkpoint
 from sktransfer.tuning._net import (
-    Batch,
     Batches,
     Samples,
     TunedModule,
     TuningNet,
     not_finite,
 )
-from sktransfer.tuning._penalties import BasePenalty
-from sktransfer.tuning._zoo_tuning import ZooTuning
+from sktransfer.tuning.penalties._base import BasePenalty, PenaltyContext
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
@@ -45,21 +44,17 @@ _SCHEDULES = {
     "cosine": torch.optim.lr_scheduler.CosineAnnealingLR,
     "constant": lambda optimizer, n_steps: None,
 }
-# They change nothing about what is learnt.
+# Parameters that do not change what is learnt.
 _NOT_IN_CHECKPOINT = {"checkpoint_dir", "device", "verbose"}
 
 
 class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
-    """What the estimators share: everything but the target.
-
-    A subclass says what its targets are: `_encode` validates them, and `_criterion` is
-    the loss.
-    """
+    """Base class; subclasses add `_encode`, which validates y, and `_criterion`."""
 
     _criterion: type
 
     _parameter_constraints: ClassVar[dict] = {
-        "module": [str, callable, BaseEstimator],
+        "network": [str, callable, BaseEstimator],
         "penalty": [BasePenalty, None],
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
@@ -81,7 +76,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     def __init__(
         self,
-        module: Any,
+        network: Any,
         *,
         penalty: BasePenalty | None = None,
         max_epochs: int = 20,
@@ -101,7 +96,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
     ):
-        self.module = module
+        self.network = network
         self.penalty = penalty
         self.max_epochs = max_epochs
         self.lr = lr
@@ -123,12 +118,12 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     # The penalty checks its own parameters.
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X: Any, y: Any) -> BaseFineTune:
-        """Train a copy of the network, under a fresh head, on the task.
+        """Train a copy of the network, with a new head, on the task.
 
         Parameters
         ----------
         X : raw samples
-            What the extractor takes: arrays, images, texts, file paths, data sets.
+            Whatever the extractor takes: arrays, images, texts, file paths, data sets.
         y : array-like of shape (n_samples,) or, for regression, (n_samples, n_targets)
             Labels or numbers.
 
@@ -139,10 +134,9 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         Raises
         ------
         ValueError
-            Before training, if the target and the teachers do not fit together, or a
-            label would be missing from the training part, or the checkpoint is
-            damaged; in training, at a loss of NaN or infinity, naming epoch and
-            learning rate or, in validation, the samples.
+            Before training, if the teachers do not suit the target, a label would be
+            missing from the training part, or the checkpoint is damaged. During
+            training, if a loss is NaN or infinite.
         """
         if y is None:
             raise ValueError(
@@ -154,28 +148,32 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         y, target, classes = self._encode(y)
         if self.n_iter_no_change is not None and self.validation_fraction is None:
             raise ValueError(
-                "The 'n_iter_no_change' parameter needs a 'validation_fraction' to "
-                f"look at. Got n_iter_no_change={self.n_iter_no_change!r} and None."
+                "The 'n_iter_no_change' parameter needs a 'validation_fraction'. Got "
+                f"n_iter_no_change={self.n_iter_no_change!r} without one."
             )
         if self.penalty is not None:
             self.penalty.check(y, classes)
         checkpoint = self._open_checkpoint(X, y)
-        if checkpoint is not None and checkpoint.state is not None:
-            seeds = np.array(checkpoint.state["seeds"])
-        else:
+        seeds = checkpoint.state["seeds"] if checkpoint and checkpoint.state else None
+        if seeds is None:
             seeds = check_random_state(self.random_state).randint(2**31 - 1, size=3)
         split, initial, training = map(int, seeds)
 
-        rows = self._split(n_samples, target if classes is not None else None, split)
-        backbone = self._make_backbone()
+        samples = Samples(X, target, np.arange(n_samples))
+        train, valid = self._split(samples, split)
+        options = {"batch_size": self.batch_size, "device": self.device}
+        backbone = make_backbone(self.network, **options)
         with _seeded(initial, backbone.device):
-            net = self._make_net(backbone, X, y, target, rows[1])
+            module = self._make_module(backbone, samples, y, classes)
+            net = self._make_net(module, valid)
             torch.manual_seed(training)
-            samples = Samples(X, target, rows[0], self.augment)
             with net.noticing_interrupts():
-                self._train(net, samples, checkpoint, seeds)
-        net.part_of = net.scheduler = net.train_split = None  # hold the data
-        net.module_.eval()
+                self._train(net, train, checkpoint, seeds)
+        # What still holds the data.
+        net.scheduler = net.best = net.train_split = None
+        term = module.penalty
+        module.penalty = copy.copy(term) if isinstance(term, torch.nn.Module) else None
+        module.eval()
         self.net_ = net
         return self
 
@@ -190,55 +188,59 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         own = {k: v for k, v in params.items() if k not in _NOT_IN_CHECKPOINT}
         return Checkpoint(self.checkpoint_dir, [type(self), own, y], X)
 
-    def _split(
-        self, n_samples: int, codes: torch.Tensor | None, seed: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows to train on, and to validate on if wanted."""
-        rows = np.arange(n_samples)
+    def _split(self, samples: Samples, seed: int) -> tuple[Samples, Samples | None]:
+        """Samples to train on, and to validate on if wanted."""
         if self.validation_fraction is None:
-            return rows, None
-        if codes is not None:
-            codes = codes.numpy()
+            return replace(samples, augment=self.augment), None
+        codes = None
+        if samples.target.ndim == 1:
+            codes = samples.target.numpy()
             rare = self.classes_[np.bincount(codes) < 2]
             if len(rare):
                 raise ValueError(
-                    "With a validation_fraction each label needs two samples or more, "
-                    "or it would be unseen in training or in validation. Got one of "
-                    f"{rare.tolist()}."
+                    "With a 'validation_fraction' every label needs at least two "
+                    "samples, otherwise it would be unseen in training or in "
+                    f"validation. Got one sample of {rare.tolist()}."
                 )
         train, valid = train_test_split(
-            rows, test_size=self.validation_fraction, stratify=codes, random_state=seed
+            samples.rows,
+            test_size=self.validation_fraction,
+            stratify=codes,
+            random_state=seed,
         )
-        return np.sort(train), np.sort(valid)
+        return (
+            replace(samples, rows=np.sort(train), augment=self.augment),
+            replace(samples, rows=np.sort(valid)),
+        )
 
-    def _make_backbone(self) -> Backbone:
-        options = {"batch_size": self.batch_size, "device": self.device}
-        if isinstance(self.module, ZooTuning):
-            return self.module.make_backbone(**options)
-        return Backbone.of(as_extractor(self.module), **options)
-
-    def _make_net(
+    def _make_module(
         self,
         backbone: Backbone,
-        X: Any,
+        samples: Samples,
         y: np.ndarray,
-        target: torch.Tensor,
-        valid: np.ndarray | None,
-    ) -> TuningNet:
+        classes: np.ndarray | None,
+    ) -> TunedModule:
+        """The backbone with a new head and the bound penalty."""
+        X, target = samples.X, samples.target
         n_features = backbone.transform(take_samples(X, np.arange(1))).shape[1]
-        n_outputs = target.shape[1] if target.ndim == 2 else len(self.classes_)
+        n_outputs = target.shape[1] if classes is None else len(classes)
         module = TunedModule(backbone, n_features, n_outputs)
-        device = backbone.device
-        options = {"train_split": None}
-        if valid is not None:
-            options["train_split"] = helper.predefined_split(Samples(X, target, valid))
         if self.penalty is not None:
-            bound = self.penalty.bind(
-                X, y, backbone.transform, precompute=self.augment is None
+            named = backbone.module.named_parameters()
+            context = PenaltyContext(
+                module=backbone.module,
+                start={name: value.detach().clone() for name, value in named},
+                X=X,
+                y=y,
+                classes=classes,
+                features=backbone.transform,
+                precompute=self.augment is None,
             )
-            module.penalty = bound.term
-            options["penalty_weight"] = self.penalty.weight
-            options["part_of"] = _part_of(bound.teach, bound.part, device)
+            module.penalty = self.penalty.bind(context)
+        return module
+
+    def _make_net(self, module: TunedModule, valid: Samples | None) -> TuningNet:
+        device = module.backbone.device
         optimizer = self.optimizer
         if isinstance(optimizer, str):
             optimizer = _OPTIMIZERS[optimizer]
@@ -258,7 +260,8 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             callbacks=self.callbacks,
             device=str(device),
             verbose=self.verbose,
-            **options,
+            train_split=None if valid is None else helper.predefined_split(valid),
+            penalty_weight=0.0 if self.penalty is None else self.penalty.weight,
         )
         return net.initialize()
 
@@ -269,15 +272,14 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         checkpoint: Checkpoint | None,
         seeds: np.ndarray,
     ) -> None:
-        """Epoch by epoch, from the checkpoint to the end, early or not."""
+        """Train from the checkpoint, if any, to the last epoch or an early stop."""
         n_steps = self.max_epochs * len(Batches(samples, self.batch_size, shuffle=True))
         schedule = self.schedule
         if isinstance(schedule, str):
             schedule = _SCHEDULES[schedule]
         net.scheduler = schedule(net.optimizer_, n_steps)
-        best = None
-        if checkpoint is not None and checkpoint.state is not None:
-            best = checkpoint.restore(net)
+        if checkpoint is not None:
+            checkpoint.restore(net)
         data = {"X": samples, "y": None}
         root = self._init_callback_context(
             max_subtasks=self.max_epochs
@@ -288,17 +290,15 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             epoch.call_on_fit_task_begin(estimator=self)
             net.fit_loop(**data, epochs=1)
             if self.n_iter_no_change and net.history[-1, "valid_loss_best"]:
-                best = copy.deepcopy(net.module_.state_dict())
+                net.best = copy.deepcopy(net.module_.state_dict())
             if epoch.call_on_fit_task_end(estimator=self):
                 net.stopped = True
             if checkpoint is not None:
-                checkpoint.save(net, seeds, best)
+                checkpoint.save(net, seeds)
         net.notify("on_train_end", **data)
-        if best is not None:
-            net.module_.load_state_dict(best)
-        if isinstance(self.module, ZooTuning) and self.module.lite:
-            backbone = net.module_.backbone
-            backbone.replace(self.module.fold(backbone.module))
+        if net.best is not None:
+            net.module_.load_state_dict(net.best)
+        net.module_.backbone.finish()
         root.call_on_fit_task_end(estimator=self)
 
     def _is_over(self, net: TuningNet) -> bool:
@@ -317,16 +317,16 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if bad:
             weights = self.net_.module_.parameters()
             sound = all(bool(torch.isfinite(w).all()) for w in weights)
-            what = "Look for NaN in these" if sound else "Train with a smaller 'lr'"
+            advice = "Look for NaN in these" if sound else "Train with a smaller 'lr'"
             raise ValueError(
-                f"The outputs are NaN or infinity for {len(bad)} of {n_samples} "
-                f"samples, the first of them sample {bad[0]}. {what}."
+                f"The outputs are NaN or infinite for {len(bad)} of {n_samples} "
+                f"samples, the first of them sample {bad[0]}. {advice}."
             )
         return outputs.cpu().numpy()
 
     @property
     def history_(self) -> Any:
-        """The net's history: one record an epoch."""
+        """The net's history: one record per epoch."""
         return self.net_.history
 
     @property
@@ -354,19 +354,9 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         return tags
 
 
-def _part_of(
-    teach: Callable[[Any], np.ndarray], part: np.ndarray | None, device: torch.device
-) -> Callable[[Batch], torch.Tensor]:
-    """How the teachers' part of a batch is had: looked up, or computed."""
-    if part is None:
-        return lambda batch: torch.from_numpy(teach(batch.X)).to(device)
-    part = torch.from_numpy(part)
-    return lambda batch: part[torch.from_numpy(batch.rows)].to(device)
-
-
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's random numbers here, and leave them as they were elsewhere."""
+    """Seed torch's random numbers in this context only."""
     devices = []
     if device.type == "cuda":
         devices = [

@@ -6,12 +6,11 @@ import inspect
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from sklearn.base import BaseEstimator
 
 from sktransfer.feature_extraction import BaseExtractor
@@ -42,28 +41,11 @@ _KEYS = {
 
 
 class Checkpoint:
-    """All that training depends on, in one file that is replaced after every epoch.
+    """Everything that training depends on, in one file, replaced after every epoch.
 
-    Parameters
-    ----------
-    folder : str or path
-        Made where it is not there.
-    identity : object
-        What tells this training from all others in the folder, besides its samples.
-    X : raw samples
-
-    Attributes
-    ----------
-    path : Path
-    state : dict or None
-        What the file held when this was made.
-
-    Raises
-    ------
-    ValueError
-        If the file is there, but damaged.
-    TypeError
-        If something in the training cannot be told by its content.
+    `identity` and the samples X distinguish this training from all others in the
+    folder. `state` is what the file held at the start, or None. A damaged file raises
+    ValueError, and something that cannot be identified by its content TypeError.
     """
 
     def __init__(self, folder: str | os.PathLike, identity: Any, X: Any):
@@ -71,9 +53,8 @@ class Checkpoint:
             own = digest([_describe(identity), _digest_samples(X)])
         except UndigestibleError as error:
             raise TypeError(
-                "The 'checkpoint_dir' parameter needs a training that can be told from "
-                f"others by its content. {error} Replace it, or leave 'checkpoint_dir' "
-                "out."
+                "The 'checkpoint_dir' parameter needs a training that is identified by "
+                f"its content. {error} Replace it, or leave 'checkpoint_dir' out."
             ) from error
         self.path = Path(folder) / f"{own[:32]}.pt"
         self.state = None
@@ -86,18 +67,20 @@ class Checkpoint:
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
 
-    def save(self, net: TuningNet, seeds: np.ndarray, best: dict | None) -> None:
-        """Write the state after an epoch; a kill leaves the last one whole."""
+    def save(self, net: TuningNet, seeds: Sequence[int]) -> None:
+        """Write the state after an epoch; if killed, the previous file stays intact."""
+        device = net.module_.backbone.device
+        on_cuda = device.type == "cuda"
         state = {
-            "seeds": seeds.tolist(),
+            "seeds": [int(seed) for seed in seeds],
             "module": net.module_.state_dict(),
-            "best": best,
+            "best": net.best,
             "optimizer": net.optimizer_.state_dict(),
             "scheduler": net.scheduler.state_dict() if net.scheduler else None,
             "history": json.dumps(net.history.to_list(), default=_plain),
             "stopped": net.stopped,
             "random": torch.get_rng_state(),
-            "random_cuda": _cuda_state(net.module_.backbone.device),
+            "random_cuda": torch.cuda.get_rng_state(device) if on_cuda else None,
         }
         # Threads of one process may do the same training, too.
         own = f"{os.getpid()}-{threading.get_ident()}"
@@ -108,16 +91,18 @@ class Checkpoint:
         finally:
             part.unlink(missing_ok=True)
 
-    def restore(self, net: TuningNet) -> dict | None:
-        """Bring an initialised net to the state of the file; give the best weights."""
+    def restore(self, net: TuningNet) -> None:
+        """Bring an initialised net to the state of the file, if there was one."""
         state = self.state
+        if state is None:
+            return
         with self._blaming_damage():
             net.module_.load_state_dict(state["module"])
             net.optimizer_.load_state_dict(state["optimizer"])
             if net.scheduler:
                 net.scheduler.load_state_dict(state["scheduler"])
             net.history = skorch.history.History(json.loads(state["history"]))
-        net.stopped = state["stopped"]
+        net.stopped, net.best = state["stopped"], state["best"]
         for _, callback in net.callbacks_:
             if isinstance(callback, skorch.callbacks.PassthroughScoring):
                 _restore_best_score(callback, net.history)
@@ -125,7 +110,6 @@ class Checkpoint:
         device = net.module_.backbone.device
         if device.type == "cuda" and state["random_cuda"] is not None:
             torch.cuda.set_rng_state(state["random_cuda"], device)
-        return state["best"]
 
     @contextmanager
     def _blaming_damage(self) -> Iterator[None]:
@@ -140,12 +124,8 @@ class Checkpoint:
 
 
 def _plain(value: Any) -> Any:
-    """What a callback has recorded, as JSON has it; anything it lacks, as text."""
+    """A value recorded by a callback as JSON, or as text if JSON lacks its type."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def _cuda_state(device: torch.device) -> torch.Tensor | None:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
 def _restore_best_score(callback: Any, history: list[dict]) -> None:
@@ -159,17 +139,17 @@ def _digest_samples(X: Any) -> str:
     try:
         return digest_samples(X)
     except UndigestibleError:
-        # A data set that augments at random gives other samples each time, and it is
-        # the same training all the same.
+        # A data set that augments at random gives other samples each time, but it is
+        # still the same training.
         return digest(X)
 
 
 def _describe(value: Any) -> Any:
-    """Estimators by what they compute, which use does not change; the rest as it is."""
+    """Estimators by what they compute, callbacks by their parameters, others as is."""
     if isinstance(value, BaseExtractor):
         return value.fingerprint()
     if isinstance(value, (LogME, LogMEClassifier)):
-        # To six digits, for another number of threads may round another way.
+        # Six digits, because the number of threads affects the rounding.
         fitted = value.__sklearn_is_fitted__()
         logme = f"{value.logme_:.6g}" if fitted else None
         return type(value), value.get_params(), logme
@@ -185,7 +165,7 @@ def _describe(value: Any) -> Any:
 
 
 def _callback_params(callback: Any) -> dict[str, Any]:
-    """What a callback was made with, and nothing that it has remembered since."""
+    """The constructor arguments of a callback, without what it has stored since."""
     params = callback.get_params(deep=False)
     expected = inspect.signature(type(callback)).parameters
     if any(p.kind is p.VAR_KEYWORD for p in expected.values()):

@@ -18,77 +18,76 @@ torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
 
 
 class FineTuneClassifier(ClassifierMixin, BaseFineTune):
-    """Fine-tune a pre-trained network, under a fresh head, for classification.
+    """Fine-tune a pre-trained network, with a new head, for classification.
 
     Parameters
     ----------
-    module : TorchFeatureExtractor, ZooTuning, torch.nn.Module, callable or str
-        The pre-trained network: an extractor, whose features the head will read, or
-        what a :class:`~sktransfer.feature_extraction.TorchFeatureExtractor` can be
-        made of. A copy is trained.
+    network : TorchFeatureExtractor, ZooTuning, torch.nn.Module, callable or str
+        The pre-trained network: an extractor, whose features the head reads, or
+        anything that a :class:`~sktransfer.feature_extraction.TorchFeatureExtractor`
+        can be made from. A copy is trained.
     penalty : BasePenalty, default=None
-        What other networks have to say: :class:`BayesianTuning`,
-        :class:`FeatureDistillation` or one of your own. None is plain fine-tuning.
+        Regularizer, such as :class:`BayesianTuning` or :class:`FeatureDistillation`,
+        which transfer knowledge from teachers. None is plain fine-tuning.
     max_epochs : int, default=20
     lr : float, default=0.01
-        Learning rate of what is pre-trained, at the start.
+        Initial learning rate of the pre-trained parameters.
     head_lr_factor : float, default=10
-        The head, and what a penalty has to learn, learns this much faster.
+        Factor of the learning rate for the head and for what a penalty learns.
     optimizer : {"sgd", "adamw"} or callable, default="sgd"
-        ``"sgd"`` has Nesterov momentum 0.9. A callable is called with parameter groups,
-        `lr` and `weight_decay`, as the classes of :mod:`torch.optim` are.
+        ``"sgd"`` has Nesterov momentum 0.9. A callable takes parameter groups, `lr` and
+        `weight_decay`, as the classes of :mod:`torch.optim` do.
     weight_decay : float, default=5e-4
     schedule : {"cosine", "constant"} or callable, default="cosine"
-        Of the learning rates, step by step. A callable gets the optimiser and the
-        number of steps, and returns a scheduler of :mod:`torch.optim.lr_scheduler` or
-        None.
+        Schedule of the learning rates, step by step. A callable takes the optimiser and
+        the number of steps, and returns a scheduler of
+        :mod:`torch.optim.lr_scheduler` or None.
     batch_size : int, default=64
     validation_fraction : float, default=None
-        Part of the samples to set apart, stratified; the history then has their loss,
-        without penalty, as ``valid_loss`` and
-        their accuracy as ``valid_acc``.
+        Fraction of the samples to set apart, stratified. The history then has their
+        loss without penalty as ``valid_loss`` and their accuracy as ``valid_acc``.
     n_iter_no_change : int, default=None
-        Stop when ``valid_loss`` has not been lower for this many epochs, and take the
-        weights of the best. None trains for `max_epochs`.
+        Stop when ``valid_loss`` has not decreased for this many epochs, and restore the
+        best weights. None trains for `max_epochs`.
     augment : callable, default=None
-        Applied to the raw samples of every training batch, an array where X is one and
-        a list otherwise; what it draws from torch's random numbers is repeatable.
-        Teachers see what comes out, and so have to run in every epoch.
+        Applied to the raw samples of every training batch: an array if X is one, else a
+        list. It is repeatable if it draws from torch's random numbers. Teachers see
+        augmented samples, so they have to run in every epoch.
     callbacks : list, default=None
-        Of skorch. One that stops training by KeyboardInterrupt, as skorch's do, ends
-        it; Ctrl-C is passed on, whenever it is pressed.
+        Callbacks of skorch. One that raises KeyboardInterrupt, as skorch's do, stops
+        training; Ctrl-C is always passed on.
     checkpoint_dir : str or path, default=None
-        Where to keep the state of training after every epoch. The same call with the
-        same data then goes on from there, or is done at once if it was finished; only
-        what `callbacks` remember is lost. Each set of parameters and data has a file of
-        its own, so a grid search can use one folder. Callbacks count by what they were
-        made with, file paths with the files' size and time.
+        Folder for the state of training, saved after every epoch. The same call with
+        the same data resumes from it, or returns at once if training was finished; only
+        what `callbacks` have stored is lost. Every set of parameters and data has its
+        own file, so a grid search can use one folder. Callbacks are identified by their
+        parameters, file paths among the samples also by the files' size and time.
     mixed_precision : bool or "auto", default="auto"
-        Whether to compute in bfloat16 where that is enough; ``"auto"`` does on CUDA
-        devices that have it.
+        Whether to use autocast to bfloat16; ``"auto"`` does on CUDA devices that
+        support it.
     device : str, default="auto"
         Where to train, as torch names it; ``"auto"`` is the first available of "cuda",
         "mps" and "cpu".
     random_state : int, RandomState instance or None, default=None
-        Head, order of the samples, validation part and dropout. With an int, runs on a
-        CPU are repeatable. Torch's global random state is left alone.
+        Controls the head, the order of samples, the validation split and dropout. With
+        an int, runs on a CPU are repeatable. Torch's global state is left unchanged.
     verbose : int, default=0
-        Above 0, skorch prints a line for every epoch. For a progress bar use
+        If positive, skorch prints a line per epoch. For a progress bar use
         ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
     net_ : skorch.NeuralNet
-        What has been trained.
+        The trained net.
     history_ : skorch.history.History
-        One record an epoch: ``train_loss`` (with penalty), ``train_penalty`` (before
+        One record per epoch: ``train_loss`` (with penalty), ``train_penalty`` (before
         its weight), ``valid_loss``, ``valid_acc`` and times.
     module_ : torch.nn.Module
         The tuned network, in evaluation mode. Its own head, if it has one, is not used.
     head_ : torch.nn.Linear
         The head, which reads the features.
     penalty_ : torch.nn.Module or None
-        The term of the penalty.
+        The term of the penalty, if it is a module.
     classes_ : ndarray of shape (n_classes,)
         Sorted labels.
 
@@ -97,17 +96,17 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     FineTuneRegressor : The same for numbers.
     BayesianTuning : The penalty of B-Tuning.
     ZooTuning : Mixes networks of one structure.
-    rank_and_tune : Ranking and tuning in one call.
+    rank_and_tune : Ranks and tunes in one call.
 
     Notes
     -----
     The loss is cross-entropy plus ``penalty.weight`` times the penalty. Batch
-    normalisation learns and counts as in training from scratch; parameters that do not
-    require gradients stay as they are.
+    normalisation is in training mode. Parameters that do not require gradients stay
+    frozen.
 
-    In a grid search, parameters of the penalty are ``penalty__weight`` and so on. There
-    the teachers' LogME is fitted anew to every training fold, as scikit-learn clones
-    what it fits.
+    Parameters of the penalty are ``penalty__weight`` and so on in a grid search. The
+    teachers' LogME is then fitted to every training fold, because scikit-learn clones
+    estimators before it fits them.
 
     References
     ----------
@@ -164,76 +163,76 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
 
 
 class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
-    """Fine-tune a pre-trained network, under a fresh head, for regression.
+    """Fine-tune a pre-trained network, with a new head, for regression.
 
     Parameters
     ----------
-    module : TorchFeatureExtractor, ZooTuning, torch.nn.Module, callable or str
-        The pre-trained network: an extractor, whose features the head will read, or
-        what a :class:`~sktransfer.feature_extraction.TorchFeatureExtractor` can be
-        made of. A copy is trained.
+    network : TorchFeatureExtractor, ZooTuning, torch.nn.Module, callable or str
+        The pre-trained network: an extractor, whose features the head reads, or
+        anything that a :class:`~sktransfer.feature_extraction.TorchFeatureExtractor`
+        can be made from. A copy is trained.
     penalty : BasePenalty, default=None
-        What other networks have to say: :class:`BayesianTuning`,
-        :class:`FeatureDistillation` or one of your own. None is plain fine-tuning.
+        Regularizer, such as :class:`BayesianTuning` or :class:`FeatureDistillation`,
+        which transfer knowledge from teachers. None is plain fine-tuning.
     max_epochs : int, default=20
     lr : float, default=0.01
-        Learning rate of what is pre-trained, at the start.
+        Initial learning rate of the pre-trained parameters.
     head_lr_factor : float, default=10
-        The head, and what a penalty has to learn, learns this much faster.
+        Factor of the learning rate for the head and for what a penalty learns.
     optimizer : {"sgd", "adamw"} or callable, default="sgd"
-        ``"sgd"`` has Nesterov momentum 0.9. A callable is called with parameter groups,
-        `lr` and `weight_decay`, as the classes of :mod:`torch.optim` are.
+        ``"sgd"`` has Nesterov momentum 0.9. A callable takes parameter groups, `lr` and
+        `weight_decay`, as the classes of :mod:`torch.optim` do.
     weight_decay : float, default=5e-4
     schedule : {"cosine", "constant"} or callable, default="cosine"
-        Of the learning rates, step by step. A callable gets the optimiser and the
-        number of steps, and returns a scheduler of :mod:`torch.optim.lr_scheduler` or
-        None.
+        Schedule of the learning rates, step by step. A callable takes the optimiser and
+        the number of steps, and returns a scheduler of
+        :mod:`torch.optim.lr_scheduler` or None.
     batch_size : int, default=64
     validation_fraction : float, default=None
-        Part of the samples to set apart; the history then has their loss,
-        without penalty, as ``valid_loss``.
+        Fraction of the samples to set apart. The history then has their loss
+        without penalty as ``valid_loss``.
     n_iter_no_change : int, default=None
-        Stop when ``valid_loss`` has not been lower for this many epochs, and take the
-        weights of the best. None trains for `max_epochs`.
+        Stop when ``valid_loss`` has not decreased for this many epochs, and restore the
+        best weights. None trains for `max_epochs`.
     augment : callable, default=None
-        Applied to the raw samples of every training batch, an array where X is one and
-        a list otherwise; what it draws from torch's random numbers is repeatable.
-        Teachers see what comes out, and so have to run in every epoch.
+        Applied to the raw samples of every training batch: an array if X is one, else a
+        list. It is repeatable if it draws from torch's random numbers. Teachers see
+        augmented samples, so they have to run in every epoch.
     callbacks : list, default=None
-        Of skorch. One that stops training by KeyboardInterrupt, as skorch's do, ends
-        it; Ctrl-C is passed on, whenever it is pressed.
+        Callbacks of skorch. One that raises KeyboardInterrupt, as skorch's do, stops
+        training; Ctrl-C is always passed on.
     checkpoint_dir : str or path, default=None
-        Where to keep the state of training after every epoch. The same call with the
-        same data then goes on from there, or is done at once if it was finished; only
-        what `callbacks` remember is lost. Each set of parameters and data has a file of
-        its own, so a grid search can use one folder. Callbacks count by what they were
-        made with, file paths with the files' size and time.
+        Folder for the state of training, saved after every epoch. The same call with
+        the same data resumes from it, or returns at once if training was finished; only
+        what `callbacks` have stored is lost. Every set of parameters and data has its
+        own file, so a grid search can use one folder. Callbacks are identified by their
+        parameters, file paths among the samples also by the files' size and time.
     mixed_precision : bool or "auto", default="auto"
-        Whether to compute in bfloat16 where that is enough; ``"auto"`` does on CUDA
-        devices that have it.
+        Whether to use autocast to bfloat16; ``"auto"`` does on CUDA devices that
+        support it.
     device : str, default="auto"
         Where to train, as torch names it; ``"auto"`` is the first available of "cuda",
         "mps" and "cpu".
     random_state : int, RandomState instance or None, default=None
-        Head, order of the samples, validation part and dropout. With an int, runs on a
-        CPU are repeatable. Torch's global random state is left alone.
+        Controls the head, the order of samples, the validation split and dropout. With
+        an int, runs on a CPU are repeatable. Torch's global state is left unchanged.
     verbose : int, default=0
-        Above 0, skorch prints a line for every epoch. For a progress bar use
+        If positive, skorch prints a line per epoch. For a progress bar use
         ``set_callbacks(sklearn.callback.ProgressBar())``.
 
     Attributes
     ----------
     net_ : skorch.NeuralNet
-        What has been trained.
+        The trained net.
     history_ : skorch.history.History
-        One record an epoch: ``train_loss`` (with penalty), ``train_penalty`` (before
+        One record per epoch: ``train_loss`` (with penalty), ``train_penalty`` (before
         its weight), ``valid_loss`` and times.
     module_ : torch.nn.Module
         The tuned network, in evaluation mode. Its own head, if it has one, is not used.
     head_ : torch.nn.Linear
         The head, which reads the features.
     penalty_ : torch.nn.Module or None
-        The term of the penalty.
+        The term of the penalty, if it is a module.
 
     See Also
     --------
@@ -242,7 +241,7 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
     Notes
     -----
     The loss is the mean squared error plus ``penalty.weight`` times the penalty, both
-    in the squared unit of the targets: bring these to unit scale.
+    in the squared unit of the target, which should be on unit scale.
 
     Examples
     --------

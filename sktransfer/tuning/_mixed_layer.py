@@ -23,7 +23,7 @@ _MOMENTUM = 0.1  # of the running gate, as that of batch normalisation
 def is_mixable(layer: nn.Module) -> bool:
     """Whether a layer with parameters is a convolution, linear or a normalisation."""
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):
-        return False  # its output channels stand elsewhere
+        return False  # its output channels are on another axis
     return isinstance(layer, (nn.modules.conv._ConvNd, nn.Linear, *_NORMALISATIONS))
 
 
@@ -37,32 +37,29 @@ def _n_channels_in(layer: nn.Module) -> int:
 class MixedLayer(nn.Module):
     """A layer whose weights are a gated mixture of its sources' aligned weights.
 
-    Parameters
-    ----------
-    layers : sequence of torch.nn.Module
-        The same layer of every source, the target's first.
-    share : float
-        Of the target's layer in the mixture at the start.
-    align : bool
-        Whether to learn a matrix for every source that recombines output channels;
-        normalisations have none.
-    lite : bool
-        Whether a batch shares one gate, whose running mean serves in evaluation.
+    `layers` are the same layer of every source, that of the network first.
+    `initial_weight` is its weight in the mixture at the start. With `align`, every
+    source has a learnt matrix that recombines output channels, except in
+    normalisations. With `lite`, the samples of a batch share one gate, whose running
+    mean is used in evaluation.
 
-    Notes
-    -----
-    The output is linear in the weights, so a mixture of weights for every sample is a
-    mixture of outputs: one call of the layer a source, instead of one a sample.
+    The output is linear in the weights, so a mixture of weights per sample is a
+    mixture of outputs: one call per source instead of one per sample.
     """
 
     def __init__(
-        self, layers: Sequence[nn.Module], *, share: float, align: bool, lite: bool
+        self,
+        layers: Sequence[nn.Module],
+        *,
+        initial_weight: float,
+        align: bool,
+        lite: bool,
     ):
         super().__init__()
         first, n_sources = layers[0], len(layers)
         self.lite = lite
-        rest = (1 - share) / max(n_sources - 1, 1)
-        start = torch.tensor([share] + [rest] * (n_sources - 1))
+        rest = (1 - initial_weight) / max(n_sources - 1, 1)
+        start = torch.tensor([initial_weight] + [rest] * (n_sources - 1))
         start /= start.sum()
         self.template = copy.deepcopy(first).cpu()
         for name, buffer in self.template.named_buffers():
@@ -78,13 +75,13 @@ class MixedLayer(nn.Module):
                 for name in names
             }
         )
-        for name in names:  # the template's own would only be in the way
+        for name in names:  # not used
             nothing = nn.Parameter(torch.empty(0), requires_grad=False)
             setattr(self.template, name, nothing)
         self.alignment = None
         if align and not isinstance(first, _NORMALISATIONS):
             n_out = self.sources[names[0]].shape[1]
-            # What is added to the identity, so that weight decay leads back to it.
+            # Added to the identity, so that weight decay leads back to it.
             self.alignment = nn.Parameter(torch.zeros(n_sources, n_out, n_out))
         self.gate = nn.Linear(_n_channels_in(first), n_sources)
         nn.init.zeros_(self.gate.weight)
@@ -94,7 +91,7 @@ class MixedLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The layer's output under the mixture of the batch, or of every sample."""
-        # Layers take inputs of half precision, but their weights are whole.
+        # Inputs may have half precision, but weights are float32.
         with torch.autocast(x.device.type, enabled=False):
             gates = torch.softmax(self.gate(self._pool(x.float())), dim=1)
             weights = self._aligned()
@@ -137,7 +134,7 @@ class MixedLayer(nn.Module):
                 gate.reshape(-1, *[1] * (x.ndim - 1)) * output
                 for gate, output in zip(gates.T, outputs, strict=True)
             )
-        # Once only, for batch statistics are counted at every call.
+        # Called once only, because every call updates the batch statistics.
         plain = {
             name: torch.full_like(w[0], float(name == "weight"))
             for name, w in weights.items()

@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ skorch = import_optional("skorch", extra="tuning", needed_by="sktransfer.tuning"
 
 
 class TunedModule(torch.nn.Module):
-    """A backbone under a fresh linear head; what a penalty learns lives here, too."""
+    """A backbone under a fresh linear head, beside the term of the penalty if any."""
 
     def __init__(self, backbone: Backbone, n_features: int, n_outputs: int):
         super().__init__()
@@ -35,16 +36,12 @@ class TunedModule(torch.nn.Module):
         return self.head(features), features
 
     def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
-        """The backbone, and what is new and learns faster."""
-        own = {id(parameter) for parameter in self.backbone.parameters()}
-        learnt = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in learnt if id(p) in own], "lr": lr},
-            {
-                "params": [p for p in learnt if id(p) not in own],
-                "lr": lr * head_lr_factor,
-            },
-        ]
+        """The pre-trained parameters and the new ones, which learn faster."""
+        old = {id(parameter) for parameter in self.backbone.parameters()}
+        groups = [{"params": [], "lr": lr}, {"params": [], "lr": lr * head_lr_factor}]
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                groups[id(parameter) not in old]["params"].append(parameter)
         return [group for group in groups if group["params"]]
 
 
@@ -53,42 +50,25 @@ def not_finite(outputs: torch.Tensor) -> np.ndarray:
     return np.flatnonzero(~torch.isfinite(outputs.detach()).all(dim=1).cpu().numpy())
 
 
+@dataclass
 class Batch:
-    """Raw samples of a batch and where they stand in the training data."""
+    """Raw samples of a batch and their positions in the data given to ``fit``."""
 
-    def __init__(self, X: Any, rows: np.ndarray):
-        self.X = X
-        self.rows = rows
+    X: Any
+    rows: np.ndarray
 
     def __len__(self) -> int:
         return len(self.rows)
 
 
+@dataclass(eq=False)
 class Samples(torch.utils.data.Dataset):
-    """Some of the samples, with what they are to become.
+    """Some rows of raw samples X and of their target, augmented if wanted."""
 
-    Parameters
-    ----------
-    X : raw samples
-    target : Tensor of shape (n_samples, ...)
-        For every sample of X.
-    rows : ndarray of shape (n,)
-        Those of the samples that belong to this set.
-    augment : callable, default=None
-        Applied to the raw samples of a batch.
-    """
-
-    def __init__(
-        self,
-        X: Any,
-        target: torch.Tensor,
-        rows: np.ndarray,
-        augment: Callable[[Any], Any] | None = None,
-    ):
-        self.X = X
-        self.target = target
-        self.rows = rows
-        self.augment = augment
+    X: Any
+    target: torch.Tensor
+    rows: np.ndarray
+    augment: Callable[[Any], Any] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,13 +87,13 @@ class Samples(torch.utils.data.Dataset):
         return Batch(X, rows), self.target[torch.from_numpy(rows)]
 
 
+@dataclass
 class Batches:
-    """Iterator over the batches of :class:`Samples`, in torch's random order or not."""
+    """Iterator over the batches of samples, shuffled by torch's random state or not."""
 
-    def __init__(self, dataset: Samples, batch_size: int, shuffle: bool = False):
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.shuffle = shuffle
+    dataset: Samples
+    batch_size: int
+    shuffle: bool = False
 
     def __len__(self) -> int:
         return len(list(self._slices()))
@@ -134,28 +114,19 @@ class Batches:
 class TuningNet(skorch.NeuralNet):
     """A skorch net for :class:`TunedModule`, trained on :class:`Samples`.
 
-    Parameters
-    ----------
-    module : TunedModule
-    head_lr_factor : float
-        The head learns this much faster than the backbone.
-    weight_decay : float
-    mixed_precision : bool
-        Whether to run under autocast to bfloat16.
-    penalty_weight : float, default=0
-    part_of : callable, default=None
-        Batch -> the teachers' part of it, a tensor. None is for no penalty.
-    **params
-        Those of :class:`skorch.NeuralNet`.
+    Parameters beside those of :class:`skorch.NeuralNet` are `head_lr_factor`,
+    `weight_decay`, `mixed_precision` (autocast to bfloat16) and `penalty_weight`.
 
     Attributes
     ----------
     scheduler : torch.optim.lr_scheduler.LRScheduler or None
-        Stepped after every training batch; set by whoever trains.
+        Stepped after every training batch; set by the caller.
+    best : dict or None
+        The state of `module_` after the best epoch; set by the caller.
     stopped : bool
-        Whether a callback asked for the end.
+        Whether a callback asked to stop.
     interrupted : bool
-        Whether the user pressed Ctrl-C, as far as :meth:`noticing_interrupts` saw.
+        Whether the user pressed Ctrl-C, as seen by :meth:`noticing_interrupts`.
     """
 
     def __init__(
@@ -166,15 +137,13 @@ class TuningNet(skorch.NeuralNet):
         weight_decay: float,
         mixed_precision: bool,
         penalty_weight: float = 0.0,
-        part_of: Callable[[Batch], torch.Tensor] | None = None,
         **params: Any,
     ):
         self.head_lr_factor = head_lr_factor
         self.weight_decay = weight_decay
         self.mixed_precision = mixed_precision
         self.penalty_weight = penalty_weight
-        self.part_of = part_of
-        self.scheduler = None
+        self.scheduler = self.best = None
         self.stopped = False
         self.interrupted = False
         super().__init__(
@@ -189,7 +158,7 @@ class TuningNet(skorch.NeuralNet):
     def _default_callbacks(self) -> list:
         callbacks = super()._default_callbacks
         scores = []
-        if self.part_of is not None:
+        if self.module.penalty is not None:
             scores = [("train_penalty", {"on_train": True})]
         if self.criterion is torch.nn.CrossEntropyLoss:
             scores.append(("valid_acc", {"lower_is_better": False}))
@@ -222,14 +191,14 @@ class TuningNet(skorch.NeuralNet):
         """The loss of the task and, in training, the penalty."""
         outputs, features = y_pred
         loss = super().get_loss(outputs, y_true)
-        if not training or self.part_of is None:
+        if not training or self.module_.penalty is None:
             return loss
-        penalty = self.module_.penalty(features, self.part_of(X))
+        penalty = self.module_.penalty(features, X.X, X.rows)
         self.history.record_batch("train_penalty", penalty.item())
         return loss + self.penalty_weight * penalty
 
     def train_step(self, batch, **fit_params: Any) -> dict:
-        """One step of the optimiser and the schedule; a loss of NaN is the end."""
+        """One step of the optimiser and the schedule; a loss of NaN is an error."""
         step = super().train_step(batch, **fit_params)
         loss = step["loss"].item()
         if not math.isfinite(loss):
@@ -270,7 +239,7 @@ class TuningNet(skorch.NeuralNet):
         return step
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Run the callbacks; to interrupt is their way to ask for the end."""
+        """Run the callbacks, which stop training by raising KeyboardInterrupt."""
         try:
             super().notify(method_name, **cb_kwargs)
         except KeyboardInterrupt:
@@ -280,7 +249,7 @@ class TuningNet(skorch.NeuralNet):
 
     @contextmanager
     def noticing_interrupts(self) -> Iterator[None]:
-        """Tell the user's Ctrl-C from the same error raised by a callback."""
+        """Distinguish Ctrl-C from a KeyboardInterrupt raised by a callback."""
         self.interrupted = False
         is_main = threading.current_thread() is threading.main_thread()
         before = signal.getsignal(signal.SIGINT)

@@ -8,13 +8,15 @@ from typing import Any
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions, validate_params
 
+from sktransfer import feature_extraction
 from sktransfer.feature_extraction import BaseExtractor
 from sktransfer.model_selection import ModelSelector
 from sktransfer.tuning._backbone import as_extractor
 from sktransfer.tuning._base import BaseFineTune
 from sktransfer.tuning._fine_tune import FineTuneClassifier, FineTuneRegressor
-from sktransfer.tuning._penalties import BayesianTuning, FeatureDistillation
 from sktransfer.tuning._zoo_tuning import ZooTuning, structural_difference
+from sktransfer.tuning.penalties._bayesian_tuning import BayesianTuning
+from sktransfer.tuning.penalties._feature_distillation import FeatureDistillation
 
 _PENALTIES = {"b-tuning": BayesianTuning, "distillation": FeatureDistillation}
 
@@ -29,7 +31,7 @@ _PENALTIES = {"b-tuning": BayesianTuning, "distillation": FeatureDistillation}
 )
 def rank_and_tune(
     selector: ModelSelector,
-    target: Any,
+    network: Any,
     X: Any,
     y: Any,
     *,
@@ -37,26 +39,26 @@ def rank_and_tune(
     method: str = "b-tuning",
     **params: Any,
 ) -> tuple[BaseFineTune, list[str]]:
-    """Rank pre-trained models, then tune one with the knowledge of the best.
+    """Rank pre-trained models, then tune a network with the best as teachers.
 
     Parameters
     ----------
     selector : ModelSelector
-        The candidates. If fitted, to these very data, its ranking is taken as it is;
-        if not, a clone is fitted.
-    target : str, TorchFeatureExtractor, torch.nn.Module or callable
-        The network that has to be deployed: one of the candidates by name, or any.
+        The candidates. The ranking of a fitted selector, which must have been fitted to
+        the same data, is used as it is. Otherwise a clone is fitted.
+    network : str, TorchFeatureExtractor, torch.nn.Module or callable
+        The network to deploy: the name of a candidate, or any other network.
     X : raw samples
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels or numbers.
     k : int, default=3
-        How many of the best candidates teach. For ``"zoo-tuning"`` the best of those
-        count that have the structure of the target.
+        Number of teachers: the best candidates or, for ``"zoo-tuning"``, the best with
+        the structure of the network.
     method : {"b-tuning", "distillation", "zoo-tuning", "plain"}, default="b-tuning"
         How they teach; ``"plain"`` is fine-tuning without teachers.
     **params : dict
         Parameters of the estimator, such as ``max_epochs=50``, ``penalty__weight=0.1``
-        or, for ``"zoo-tuning"``, ``module__share=0.5``.
+        or, for ``"zoo-tuning"``, ``network__initial_weight=0.5``.
 
     Returns
     -------
@@ -68,7 +70,7 @@ def rank_and_tune(
     Raises
     ------
     ValueError
-        If the target is not there, or no candidate can teach it.
+        If no candidate has the given name, or none can teach the network.
 
     See Also
     --------
@@ -99,48 +101,41 @@ def rank_and_tune(
         selector = clone(selector).fit(X, y)
     if selector.task_ == "multilabel":
         raise ValueError(
-            "rank_and_tune takes labels or numbers; y holds several labels a sample."
+            "rank_and_tune takes one label per sample, or numbers. Got a y that holds "
+            "several labels per sample."
         )
-    module = _find(selector, target)
+    if isinstance(network, str):
+        candidates = dict(selector.extractors)
+        if network not in candidates:
+            raise ValueError(
+                "The 'network' parameter of rank_and_tune must be a str among "
+                f"{sorted(candidates)}, or a network. Got {network!r} instead."
+            )
+        network = candidates[network]
     if method in _PENALTIES:
         params["penalty"] = _PENALTIES[method](selector.teachers(k))
     elif method == "zoo-tuning":
-        module = ZooTuning(module, _alike(selector, as_extractor(module), k))
+        network = ZooTuning(network, _alike(selector, as_extractor(network), k))
     is_regression = selector.task_ == "regression"
-    estimator = (FineTuneRegressor if is_regression else FineTuneClassifier)(module)
+    estimator = (FineTuneRegressor if is_regression else FineTuneClassifier)(network)
     return estimator.set_params(**params).fit(X, y), list(selector.ranking_)
 
 
-def _find(selector: ModelSelector, target: Any) -> Any:
-    """The candidate that is named, or the target itself."""
-    if not isinstance(target, str):
-        return target
-    candidates = dict(selector.extractors)
-    if target not in candidates:
-        raise ValueError(
-            f"The 'target' parameter of rank_and_tune must be a str among "
-            f"{sorted(candidates)}, or a network. Got {target!r} instead."
-        )
-    return candidates[target]
-
-
 def _alike(
-    selector: ModelSelector, target: BaseExtractor, k: int
+    selector: ModelSelector, network: BaseExtractor, k: int
 ) -> list[tuple[Any, Any]]:
-    """The k best teachers that have the structure of the target, itself excepted."""
-    from sktransfer.feature_extraction import BaseNetworkExtractor
-
-    module, head = target.load_module(), target.source_head
+    """The k best teachers that have the structure of the network, except itself."""
+    module, head = network.load_module(), network.source_head
     alike = [
         (extractor, logme)
         for extractor, logme in selector.teachers(len(selector.ranking_))
-        if isinstance(extractor, BaseNetworkExtractor)
-        and extractor.fingerprint() != target.fingerprint()
+        if isinstance(extractor, feature_extraction.BaseNetworkExtractor)
+        and extractor.fingerprint() != network.fingerprint()
         and structural_difference(module, extractor.load_module(), head) is None
     ]
     if not alike:
         raise ValueError(
-            "method='zoo-tuning' needs candidates of the target's structure, but no "
-            "other candidate has it; method='b-tuning' takes candidates of any."
+            "method='zoo-tuning' needs candidates of the network's structure, but no "
+            "other candidate has it. Use method='b-tuning', which accepts any."
         )
     return alike[:k]

@@ -27,7 +27,7 @@ from sktransfer.model_selection import ModelSelector  # noqa: E402
 
 
 class Moments(BaseExtractor):
-    """Powers of the pixels' mean as layers, from all images at once."""
+    """Mean powers of the pixels, one power per layer."""
 
     def __init__(self, layer=None, power=3):
         self.layer = layer

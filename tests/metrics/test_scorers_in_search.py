@@ -108,9 +108,13 @@ def test_selector_itself_is_searched():
         error_score="raise",
     ).fit(X, y)
     assert search.best_estimator_.best_name_ == "scaled"
+    functions = {"logme": logme_score, "h_score": h_score}
     np.testing.assert_allclose(
         search.cv_results_["mean_test_score"],
-        logme_score(StandardScaler().fit_transform(X), y),
+        [
+            functions[params["scoring"]](StandardScaler().fit_transform(X), y)
+            for params in search.cv_results_["params"]
+        ],
     )
 
 

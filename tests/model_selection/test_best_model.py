@@ -50,6 +50,28 @@ def test_methods_are_those_of_the_best(selector, wine):
     assert [name for name, _ in selector.best_estimator_.steps] == ["extract", "logme"]
 
 
+@pytest.mark.parametrize("decides", ["h_score", "transrate", "leep", "logme"])
+def test_score_is_that_of_the_metric_that_decides(decides, wine, logged_extractor):
+    X, y = wine
+    layers = ("power", "sign", "narrow")
+    candidates = [("pca", PCA(1)), ("net", logged_extractor(layer=layers, head=True))]
+    selector = ModelSelector(
+        candidates, scoring=["logme", "h_score", "transrate", "leep"], refit=decides
+    )
+    if decides != "leep":
+        selector.set_params(scoring=["logme", "h_score", "transrate"])
+        selector.fit(X, y)
+    else:
+        with pytest.warns(CandidateFailedWarning, match="pca: leep"):
+            selector.fit(X, y)
+    assert selector.score(X, y) == pytest.approx(selector.best_score_, rel=1e-6)
+    half = slice(None, None, 2)
+    if decides != "transrate":
+        Z = selector.best_extractor_ if decides != "leep" else candidates[1][1]
+        expected = get_scorer(decides)(Z, X[half], y[half])
+        assert selector.score(X[half], y[half]) == pytest.approx(expected, rel=1e-9)
+
+
 def test_standard_deviations_of_the_best(wine):
     X, _ = wine
     selector = ModelSelector(CANDIDATES).fit(X, X[:, 0] + X[:, 1] ** 2)

@@ -20,7 +20,7 @@ CANDIDATES = [(f"pca{i}", PCA(i)) for i in (1, 2, 3, 5)]
 
 
 class Halving(BaseModelSelector):
-    """Doubles the samples, and keeps the better half of the candidates."""
+    """Double the samples in each round, and keep the better half of the candidates."""
 
     def _run_selection(self, evaluate):
         names, n = evaluate.names, evaluate.n_samples
@@ -127,7 +127,17 @@ def test_policies_that_ask_for_what_is_not_there(wine):
         def _run_selection(self, evaluate):
             pass
 
-    with pytest.raises(ValueError, match=r"among the candidates .*Got \['pca9'\]"):
+    class Outside(BaseModelSelector):
+        samples = None
+
+        def _run_selection(self, evaluate):
+            evaluate(samples=self.samples)
+
+    for samples in ([0, 178], [-1, 5], np.arange(178) < 90, [0.5, 1.5]):
+        Outside.samples = samples
+        with pytest.raises(ValueError, match="must be indices from 0 to 177"):
+            Outside(CANDIDATES).fit(*wine)
+    with pytest.raises(ValueError, match=r"must be among .*'pca5'\]. Got \['pca9'\]"):
         Asks(CANDIDATES).fit(*wine)
     with pytest.raises(ValueError, match="_run_selection has evaluated no candidate"):
         Nothing(CANDIDATES).fit(*wine)

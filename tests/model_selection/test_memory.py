@@ -206,7 +206,7 @@ class Augmented(Files):
 
 def test_data_set_with_random_augmentation_is_not_kept(fit, wine, tmp_path):
     data = Augmented(wine[0], 178)
-    with pytest.warns(UserWarning, match="another sample 0 each time") as caught:
+    with pytest.warns(UserWarning, match="different sample 0 at each read") as caught:
         fit([("pca", Stacks(2)), ("other", Stacks(3))], X=data)
     assert len(caught) == 1
     assert not outputs(tmp_path)

@@ -252,7 +252,7 @@ def test_a_label_that_would_be_unseen_is_refused(make_extractor, data):
         ({"n_iter_no_change": 2}, ValueError, "needs a 'validation_fraction'"),
         ({"penalty": "b-tuning"}, ValueError, "'penalty' parameter"),
         ({"device": "nowhere"}, ValueError, "'device' parameter"),
-        ({"module": 3}, ValueError, "'module' parameter"),
+        ({"network": 3}, ValueError, "'network' parameter"),
     ],
 )
 def test_parameters_are_checked(make_extractor, data, params, error, message):

@@ -18,10 +18,10 @@ from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.tuning import (
     BasePenalty,
     BayesianTuning,
-    BoundPenalty,
     FeatureDistillation,
     FineTuneClassifier,
     FineTuneRegressor,
+    PenaltyContext,
 )
 
 FAST = {"max_epochs": 3, "batch_size": 16, "random_state": 0, "device": "cpu"}
@@ -29,6 +29,19 @@ FAST = {"max_epochs": 3, "batch_size": 16, "random_state": 0, "device": "cpu"}
 
 def target_of(X, y, regression):
     return np.stack([X[:, 0], X[:, 1] * X[:, 2] / 9], axis=1) / 9 if regression else y
+
+
+def context_of(X, y, features, *, precompute=True):
+    """What a penalty is bound to; those with teachers read nothing of the module."""
+    return PenaltyContext(
+        module=torch.nn.Identity(),
+        start={},
+        X=X,
+        y=y,
+        classes=None if y.dtype.kind == "f" else np.unique(y),
+        features=features,
+        precompute=precompute,
+    )
 
 
 def tuner(regression):
@@ -48,9 +61,8 @@ def test_equation_5(make_extractor, data, regression, fit_intercept):
     ]
     own = make_extractor(0)
     temperature = 0.3
-    bound = BayesianTuning(teachers, temperature=temperature).bind(
-        X, y, own.transform, precompute=True
-    )
+    penalty = BayesianTuning(teachers, temperature=temperature)
+    term = penalty.bind(context_of(X, y, own.transform))
 
     def mean(features, logme):
         return features @ logme.coef_.T + logme.intercept_
@@ -69,28 +81,26 @@ def test_equation_5(make_extractor, data, regression, fit_intercept):
             m, shift = own_logme.coef_[c], own_logme.intercept_[c]
             expected += (taught[i, c] - moved[i] @ m - shift) ** 2
     expected /= taught.size
-    value = bound.term(torch.from_numpy(moved).float(), torch.from_numpy(bound.part))
+    value = term(torch.from_numpy(moved).float(), X, np.arange(60))
     assert expected > 0.01
     assert abs(value.item() - expected) < 1e-6
-    np.testing.assert_allclose(bound.teach(X[:7]), bound.part[:7], atol=1e-6)
+    np.testing.assert_allclose(term.teach(X[:7]), term.teacher_targets[:7], atol=1e-6)
 
 
 def test_gradient_of_equation_5(make_extractor, data, fitted_teachers):
     X, y = data
-    bound = BayesianTuning(fitted_teachers(X, y)).bind(
-        X, y, make_extractor(0).transform, precompute=True
-    )
+    context = context_of(X, y, make_extractor(0).transform)
+    term = BayesianTuning(fitted_teachers(X, y)).bind(context).double()
     features = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
-    part = torch.from_numpy(bound.part[:6]).double()
-    term = bound.term.double()
-    term(features, part).backward()
+    batch = X[:6], np.arange(6)
+    term(features, *batch).backward()
     step = 1e-5
     for i in range(6):
         for j in range(5):
             moved = torch.zeros_like(features)
             moved[i, j] = step
             with torch.no_grad():
-                up, down = term(features + moved, part), term(features - moved, part)
+                up, down = (term(features + m, *batch) for m in (moved, -moved))
             slope = (up - down).item() / (2 * step)
             assert abs(slope - features.grad[i, j].item()) < 1e-8
 
@@ -99,8 +109,8 @@ def test_formula_of_distillation(make_extractor, data, fitted_teachers):
     X, y = data
     teachers = fitted_teachers(X, y)
     own = make_extractor(0)
-    bound = FeatureDistillation(teachers).bind(X, y, own.transform, precompute=True)
-    matrices = np.split(bound.term.project.weight.detach().numpy(), [4, 11])
+    term = FeatureDistillation(teachers).bind(context_of(X, y, own.transform))
+    matrices = np.split(term.project.weight.detach().numpy(), [4, 11])
     phi = own.transform(X)
     expected = np.mean(
         [
@@ -108,7 +118,7 @@ def test_formula_of_distillation(make_extractor, data, fitted_teachers):
             for (e, _), W in zip(teachers, matrices, strict=True)
         ]
     )
-    value = bound.term(torch.from_numpy(phi), torch.from_numpy(bound.part))
+    value = term(torch.from_numpy(phi), X, np.arange(60))
     assert abs(value.item() - expected) < 1e-6 * max(1, expected)
 
 
@@ -133,17 +143,17 @@ def test_mixture_weights_where_evidence_is_infinite(make_extractor, data):
     X[0] += 0.1
     extractors.append(FunctionTransformer(lambda X: np.round(X)))
     penalty = BayesianTuning([(e, LogME()) for e in extractors])
-    bound = penalty.bind(X, y, extractors[0].transform, precompute=True)
-    np.testing.assert_array_equal(bound.term.mixture_weights, [0, 0, 1])
+    term = penalty.bind(context_of(X, y, extractors[0].transform))
+    np.testing.assert_array_equal(term.mixture_weights, [0, 0, 1])
 
 
 def test_ones_own_lesson_is_known(make_extractor, data):
     X, y = data
     own = make_extractor(0)
     penalty = BayesianTuning([(own, LogMEClassifier())])
-    bound = penalty.bind(X, y, own.transform, precompute=True)
-    term = bound.term(torch.from_numpy(own.transform(X)), torch.from_numpy(bound.part))
-    assert term.item() < 1e-12
+    term = penalty.bind(context_of(X, y, own.transform))
+    value = term(torch.from_numpy(own.transform(X)), X, np.arange(60))
+    assert value.item() < 1e-12
     model = FineTuneClassifier(
         own, penalty=penalty, **{**FAST, "batch_size": 60, "max_epochs": 2}
     ).fit(X, y)
@@ -229,9 +239,9 @@ def test_the_net_holds_neither_data_nor_teachers(
     model = FineTuneClassifier(
         make_extractor(0), penalty=penalty(fitted_teachers(X, y)), **FAST
     ).fit(X, y)
-    net = pickle.loads(pickle.dumps(model.net_))
-    assert net.part_of is None
-    assert net.train_split is None
+    for net in (model.net_, pickle.loads(pickle.dumps(model.net_))):
+        assert not {"teach", "teacher_targets"} & vars(net.module_.penalty).keys()
+        assert net.train_split is None
     again = pickle.loads(pickle.dumps(model))
     np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
 
@@ -316,24 +326,14 @@ def test_teachers_that_are_none(make_extractor, data, penalty):
 
 def test_a_penalty_of_ones_own(make_extractor, data):
     class Norm(BasePenalty):
-        class Term(torch.nn.Module):
-            def forward(self, features, part):
-                return features.square().mean() + part.mean()
-
-        def __init__(self, teachers=(), *, weight=1.0):
-            self.teachers = teachers
-            self.weight = weight
-
         def check(self, y, classes):
             assert len(y) == 60
 
-        def bind(self, X, y, features, *, precompute):
-            assert features(X).shape == (60, 5)
-
-            def teach(X):
-                return np.ones((len(X), 1), dtype=np.float32)
-
-            return BoundPenalty(self.Term(), teach, teach(X))
+        def bind(self, context):
+            assert context.features(context.X).shape == (60, 5)
+            return lambda features, X, rows: features.square().mean() + 1
 
     model = FineTuneClassifier(make_extractor(0), penalty=Norm(), **FAST).fit(*data)
     assert min(model.history_[:, "train_penalty"]) > 1
+    assert model.penalty_ is None
+    pickle.loads(pickle.dumps(model.net_))

@@ -45,9 +45,9 @@ def test_equals_the_steps_one_by_one(candidates, data, method, penalty):
     selector.fit(X, y)
     assert ranking == selector.ranking_
     assert type(model.penalty) is penalty
-    module = dict(candidates)["narrow0"]
+    network = dict(candidates)["narrow0"]
     by_hand = FineTuneClassifier(
-        module,
+        network,
         penalty=None if method == "plain" else penalty(selector.teachers(2)),
         **FAST,
     ).fit(X, y)
@@ -69,17 +69,24 @@ def test_fitted_selector_is_not_fitted_again(candidates, data):
         rank_and_tune(selector, "wide1", X[:50], y[:50], **FAST)
 
 
-def test_zoo_tuning_takes_the_best_of_the_targets_structure(candidates, data):
+def test_zoo_tuning_takes_the_best_of_the_networks_structure(candidates, data):
     X, y = data
     selector = ModelSelector(candidates).fit(X, y)
     model, ranking = rank_and_tune(
-        selector, "wide1", X, y, k=2, method="zoo-tuning", module__share=0.7, **FAST
+        selector,
+        "wide1",
+        X,
+        y,
+        k=2,
+        method="zoo-tuning",
+        network__initial_weight=0.7,
+        **FAST,
     )
-    assert isinstance(model.module, ZooTuning)
-    assert model.module.share == 0.7
+    assert isinstance(model.network, ZooTuning)
+    assert model.network.initial_weight == 0.7
     named = dict(candidates)
     best = [name for name in ranking if name in ("wide0", "wide2", "wide3")][:2]
-    prints = [extractor.fingerprint() for extractor, _ in model.module.teachers]
+    prints = [extractor.fingerprint() for extractor, _ in model.network.teachers]
     assert prints == [named[name].fingerprint() for name in best]
     with pytest.raises(ValueError, match="no other candidate has it"):
         rank_and_tune(
@@ -87,11 +94,11 @@ def test_zoo_tuning_takes_the_best_of_the_targets_structure(candidates, data):
         )
 
 
-def test_regression_and_a_target_from_elsewhere(candidates, make_extractor, data):
+def test_regression_and_a_network_from_elsewhere(candidates, make_extractor, data):
     X, _ = data
     y = np.tanh(X[:, 0])
-    target = TorchFeatureExtractor(make_extractor(9).network, device="cpu")
-    model, ranking = rank_and_tune(ModelSelector(candidates), target, X, y, **FAST)
+    network = TorchFeatureExtractor(make_extractor(9).network, device="cpu")
+    model, ranking = rank_and_tune(ModelSelector(candidates), network, X, y, **FAST)
     assert isinstance(model, FineTuneRegressor)
     assert len(ranking) == len(candidates)
 
@@ -99,11 +106,11 @@ def test_regression_and_a_target_from_elsewhere(candidates, make_extractor, data
 def test_errors(candidates, data):
     X, y = data
     selector = ModelSelector(candidates)
-    with pytest.raises(ValueError, match="'target' parameter.*'narrow0'.*Got 'huge'"):
+    with pytest.raises(ValueError, match="'network' parameter.*'narrow0'.*Got 'huge'"):
         rank_and_tune(selector, "huge", X, y)
     with pytest.raises(ValueError, match="'method' parameter of rank_and_tune"):
         rank_and_tune(selector, "wide0", X, y, method="magic")
     with pytest.raises(ValueError, match="'k' parameter of rank_and_tune"):
         rank_and_tune(selector, "wide0", X, y, k=0)
-    with pytest.raises(ValueError, match="y holds several labels a sample"):
+    with pytest.raises(ValueError, match="a y that holds several labels per sample"):
         rank_and_tune(selector, "wide0", X, np.eye(3, dtype=int)[y][:, :2])

@@ -274,9 +274,9 @@ def test_every_training_has_a_file_of_its_own(make_extractor, data, tmp_path):
         ({}, X, y),
         ({"device": "auto", "verbose": 0}, X, y),
         ({"lr": 0.02}, X, y),
-        ({"module": make_extractor(1)}, X, y),
-        ({"module": make_extractor(1).network}, X, y),
-        ({"module": make_extractor(2).network}, X, y),
+        ({"network": make_extractor(1)}, X, y),
+        ({"network": make_extractor(1).network}, X, y),
+        ({"network": make_extractor(2).network}, X, y),
         ({}, X[:-1], y[:-1]),
         ({}, X, (y + 1) % 3),
     ]:
@@ -384,9 +384,9 @@ def flip(batch):
 if __name__ == "__main__":
     X, y = load_target(return_X_y=True)
     X, y = X[:60], y[:60]
-    (_, target), (_, teacher) = load_zoo(["plain-emoji", "residual-handwritten"])
+    (_, network), (_, teacher) = load_zoo(["plain-emoji", "residual-handwritten"])
     model = FineTuneClassifier(
-        target,
+        network,
         penalty=BayesianTuning([(teacher, LogMEClassifier())]),
         max_epochs=5,
         batch_size=20,

@@ -49,9 +49,9 @@ def images(data):
 @pytest.mark.parametrize("lite", [True, False])
 def test_one_source_without_alignment_is_plain_fine_tuning(images, lite):
     X, y = images
-    target = network(0)
-    zoo = ZooTuning(target, pairs(target), align=False, lite=lite)
-    plain = FineTuneClassifier(target, **FAST).fit(X, y)
+    own = network(0)
+    zoo = ZooTuning(own, pairs(own), align=False, lite=lite)
+    plain = FineTuneClassifier(own, **FAST).fit(X, y)
     mixed = FineTuneClassifier(zoo, **FAST).fit(X, y)
     np.testing.assert_allclose(
         mixed.history_[:, "batches", :, "train_loss"],
@@ -124,7 +124,7 @@ def mixture(weights, gate):
 
 def test_every_sample_has_weights_of_its_own(layers_and_input):
     layers, x = layers_and_input
-    mixed = MixedLayer(layers, share=0.5, align=True, lite=False).eval()
+    mixed = MixedLayer(layers, initial_weight=0.5, align=True, lite=False).eval()
     nn.init.normal_(mixed.gate.weight)
     randomise(mixed.alignment)
     weights = aligned_by_hand(mixed, layers)
@@ -142,7 +142,7 @@ def test_every_sample_has_weights_of_its_own(layers_and_input):
 
 def test_folded_layer_computes_the_same(layers_and_input):
     layers, x = layers_and_input
-    mixed = MixedLayer(layers, share=0.5, align=True, lite=True)
+    mixed = MixedLayer(layers, initial_weight=0.5, align=True, lite=True)
     nn.init.normal_(mixed.gate.weight)
     randomise(mixed.alignment)
     mixed.train()(x)
@@ -162,7 +162,7 @@ def test_folded_layer_computes_the_same(layers_and_input):
 
 def test_shares_at_the_start(images):
     X, _ = images
-    zoo = ZooTuning(network(0), pairs(network(1), network(2)), share=0.6)
+    zoo = ZooTuning(network(0), pairs(network(1), network(2)), initial_weight=0.6)
     backbone = zoo.make_backbone(batch_size=16, device="cpu")
     layer = backbone.module.conv
     torch.testing.assert_close(layer.running_gate, torch.tensor([0.6, 0.2, 0.2]))
@@ -225,7 +225,7 @@ def test_mixed_precision(images, lite):
     assert 0 < gap < 0.2
 
 
-def test_teachers_heads_may_differ_and_the_target_counts_once():
+def test_teachers_heads_may_differ_and_the_network_counts_once():
     zoo = ZooTuning(network(0), pairs(network(1, n_source=8), network(0)))
     backbone = zoo.make_backbone(batch_size=16, device="cpu")
     assert len(backbone.module.conv.running_gate) == 2
@@ -233,34 +233,38 @@ def test_teachers_heads_may_differ_and_the_target_counts_once():
 
 
 def test_networks_of_another_structure(images):
-    message = r"teachers\[1\] has Conv2d\(1, 6.* as layer 'conv', where the target has"
+    message = r"teachers\[1\] has Conv2d\(1, 6.* as layer 'conv', where the network has"
     with pytest.raises(ValueError, match=message):
         FineTuneClassifier(
             ZooTuning(network(0), pairs(network(1), network(2, width=6)))
         ).fit(*images)
     longer = network(1)
     longer.network.add_module("more", nn.ReLU())
-    with pytest.raises(ValueError, match="ReLU as layer 'more', which the target does"):
+    with pytest.raises(
+        ValueError, match="ReLU as layer 'more', which the network does"
+    ):
         FineTuneClassifier(ZooTuning(network(0), pairs(longer))).fit(*images)
-    with pytest.raises(ValueError, match="no layer 'more', where the target has ReLU"):
+    with pytest.raises(ValueError, match="no layer 'more', where the network has ReLU"):
         FineTuneClassifier(ZooTuning(longer, pairs(network(0)))).fit(*images)
     other = network(1)
     other.network.relu = nn.GELU()
-    with pytest.raises(ValueError, match="GELU as layer 'relu', where the target has"):
+    with pytest.raises(ValueError, match="GELU as layer 'relu', where the network has"):
         FineTuneClassifier(ZooTuning(network(0), pairs(other))).fit(*images)
 
 
 def test_layers_that_cannot_be_mixed():
     module = nn.Sequential(nn.Embedding(10, 4), nn.Flatten())
     zoo = ZooTuning(module, pairs(TorchFeatureExtractor(copy.deepcopy(module))))
-    with pytest.raises(ValueError, match="'0' of the target has weights.*Embedding"):
+    with pytest.raises(ValueError, match="'0' of the network has weights.*Embedding"):
         FineTuneClassifier(zoo).fit(np.zeros((4, 2), dtype=np.int64), [0, 1, 0, 1])
 
 
 def test_grid_search_reaches_the_mixture(images):
     X, y = images
     model = FineTuneClassifier(ZooTuning(network(0), pairs(network(1))), **FAST)
-    search = GridSearchCV(model, {"module__share": [0.5, 0.9]}, cv=2).fit(X, y)
-    assert search.best_params_["module__share"] in (0.5, 0.9)
-    with pytest.raises(ValueError, match="'share' parameter of ZooTuning"):
-        model.set_params(module__share=1.0).fit(X, y)
+    search = GridSearchCV(model, {"network__initial_weight": [0.5, 0.9]}, cv=2).fit(
+        X, y
+    )
+    assert search.best_params_["network__initial_weight"] in (0.5, 0.9)
+    with pytest.raises(ValueError, match="'initial_weight' parameter of ZooTuning"):
+        model.set_params(network__initial_weight=1.0).fit(X, y)

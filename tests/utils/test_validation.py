@@ -165,14 +165,14 @@ def test_infer_task(y, task):
 def test_missing_labels_are_named(missing):
     y = np.array(["a", "b", missing, "a"], dtype=object)
     for check in (lambda: infer_task(y), lambda: check_labels(y, np.ones((4, 2)))):
-        with pytest.raises(ValueError, match=r"None or NaN in 1 place.* row 2: leave"):
+        with pytest.raises(ValueError, match=r"None or NaN in 1 place.* row 2. Leave"):
             check()
 
 
 def test_missing_labels_of_pandas_are_named():
     pandas = pytest.importorskip("pandas")
     y = pandas.Series(["a", pandas.NA, "b", None], dtype=object)
-    with pytest.raises(ValueError, match=r"None or NaN in 2 place.* row 1: leave"):
+    with pytest.raises(ValueError, match=r"None or NaN in 2 place.* row 1. Leave"):
         infer_task(y)
 
 

@@ -1,0 +1,1 @@
+"""Penalties on the loss of the network that is tuned, one per module."""

@@ -1,0 +1,230 @@
+"""B-Tuning: stay close to what the teachers predict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.special import softmax
+from sklearn.base import clone
+from sklearn.utils._param_validation import Interval
+
+from sktransfer.linear_model import LogME, LogMEClassifier
+from sktransfer.tuning.penalties._base import PenaltyContext
+from sktransfer.tuning.penalties._teachers import (
+    TeacherPenalty,
+    TeacherTerm,
+    check_teachers,
+)
+from sktransfer.utils._array_api import to_numpy
+from sktransfer.utils._optional import import_optional
+
+torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
+
+
+class BayesianTuning(TeacherPenalty):
+    r"""B-Tuning: keep to what the teachers together predict for every sample.
+
+    Parameters
+    ----------
+    teachers : list of (extractor, LogME) tuples
+        As returned by ``ModelSelector.teachers(k)``, of any widths. An unfitted LogME
+        (as in every clone, and so in a grid search) is fitted to the training data.
+    temperature : float, default=0.1
+        Temperature, in nats, of the softmax that turns the teachers' LogME into their
+        weights.
+    weight : float, default=1.0
+        Factor of the penalty, lambda.
+
+    See Also
+    --------
+    FeatureDistillation : Keep to the teachers' features instead.
+    sktransfer.model_selection.ModelSelector.teachers : Gives the teachers.
+    sktransfer.tuning.FineTuneClassifier : Takes this as its `penalty`.
+
+    Notes
+    -----
+    With features f, posterior means m of LogME for target (or class) c, K teachers k
+    and the tuned network t, the loss of n samples and C targets gains
+
+    .. math:: \frac{\lambda}{n C} \sum_{i=1}^n \sum_{c=1}^C \Big( \sum_{k=1}^K \pi_k
+              f_{ki}^\top m_{kc} - f_{ti}^\top m_{tc} \Big)^2, \qquad
+              \pi = \mathrm{softmax}(\mathrm{LogME} / T)
+
+    which is equation 5 of [1]_. All m are those of the networks at the start, so the
+    teachers' targets of a sample are a vector of length C, whatever their number and
+    widths. They are fitted to all samples given to `fit`, including those set apart
+    for validation. The LogME of the tuned network has the parameters of the first
+    teacher's.
+
+    A network can be its own teacher: the penalty is then 0 at the start (in evaluation
+    mode) and keeps the network close to it.
+
+    References
+    ----------
+    .. [1] K. You, Y. Liu, Z. Zhang, J. Wang, M. I. Jordan, M. Long, "Ranking and Tuning
+       Pre-trained Models: A New Paradigm for Exploiting Model Hubs", JMLR 23, 2022.
+
+    Examples
+    --------
+    >>> from sktransfer.datasets import load_target, load_zoo
+    >>> from sktransfer.model_selection import ModelSelector
+    >>> from sktransfer.tuning import BayesianTuning, FineTuneClassifier
+    >>> X, y = load_target(return_X_y=True)
+    >>> X, y = X[:100], y[:100]
+    >>> zoo = load_zoo(["plain-emoji", "plain-handwritten", "residual-handwritten"])
+    >>> selector = ModelSelector(zoo).fit(X, y)
+    >>> network = dict(zoo)["plain-emoji"]
+    >>> penalty = BayesianTuning(selector.teachers(2))
+    >>> model = FineTuneClassifier(network, penalty=penalty, max_epochs=1).fit(X, y)
+    >>> print(model.penalty_.mixture_weights.round(decimals=2))
+    tensor([0.8200, 0.1800])
+    """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **TeacherPenalty._parameter_constraints,
+        "temperature": [Interval(Real, 0, None, closed="neither")],
+    }
+
+    def __init__(
+        self,
+        teachers: Sequence[tuple[Any, Any]],
+        *,
+        temperature: float = 0.1,
+        weight: float = 1.0,
+    ):
+        self.teachers = teachers
+        self.temperature = temperature
+        self.weight = weight
+
+    def check(self, y: np.ndarray, classes: np.ndarray | None) -> None:
+        """Raise an error if parameters or teachers do not suit the task.
+
+        Parameters
+        ----------
+        y : ndarray of shape (n_samples,) or (n_samples, n_targets)
+            Labels or numbers.
+        classes : ndarray of shape (n_classes,) or None
+            The sorted labels; None for regression.
+
+        Raises
+        ------
+        ValueError
+            If there is no teacher, or the LogME of a teacher was fitted on other
+            classes, other targets or another number of samples.
+        TypeError
+            If a teacher is not an (extractor, LogME) tuple, or its LogME is for
+            another task.
+        """
+        super().check(y, classes)
+        wanted = LogME if classes is None else LogMEClassifier
+        for i, (_, logme) in enumerate(self.teachers):
+            if not isinstance(logme, wanted):
+                task = "regression" if classes is None else "classification"
+                raise TypeError(
+                    f"The teachers of {type(self).__name__} must have a "
+                    f"{wanted.__name__} for {task}. Got {logme!r} in teachers[{i}]."
+                )
+            if logme.__sklearn_is_fitted__():
+                _check_fitted(logme, y, classes, f"teachers[{i}]")
+
+    def bind(self, context: PenaltyContext) -> torch.nn.Module:
+        """Fit the LogME of the network to be tuned, and mix the teachers.
+
+        Parameters
+        ----------
+        context : PenaltyContext
+            The network, its start and the data.
+
+        Returns
+        -------
+        torch.nn.Module
+            Has the attributes `mixture_weights`, `coef` and `intercept`.
+        """
+        extractors, heads, means = [], [], []
+        for extractor, logme in check_teachers(self.teachers):
+            is_fitted = logme.__sklearn_is_fitted__()
+            if context.precompute or not is_fitted:
+                F = extractor.transform(context.X)
+                logme = logme if is_fitted else clone(logme).fit(F, context.y)
+                means.append(_predictive_mean(logme, F))
+            extractors.append(extractor)
+            heads.append(logme)
+        pi = _mixture_weights([logme.logme_ for logme in heads], self.temperature)
+
+        def mix(means: Sequence[np.ndarray]) -> np.ndarray:
+            return np.tensordot(pi, means, axes=1).astype(np.float32)
+
+        def teach(X: Any) -> np.ndarray:
+            pairs = zip(extractors, heads, strict=True)
+            return mix([_predictive_mean(m, e.transform(X)) for e, m in pairs])
+
+        own = clone(heads[0]).fit(context.features(context.X), context.y)
+        term = _PredictiveMeanTerm(teach, mix(means) if context.precompute else None)
+        coef, intercept = _coefficients(own)
+        buffers = {"coef": coef, "intercept": intercept, "mixture_weights": pi}
+        for name, values in buffers.items():
+            term.register_buffer(name, torch.tensor(values, dtype=torch.float32))
+        return term
+
+
+class _PredictiveMeanTerm(TeacherTerm):
+    """Mean squared difference between the teachers' and the own predictive mean."""
+
+    def distance(
+        self, features: torch.Tensor, teacher_targets: torch.Tensor
+    ) -> torch.Tensor:
+        own = torch.nn.functional.linear(features, self.coef, self.intercept)
+        return torch.nn.functional.mse_loss(own, teacher_targets)
+
+
+def _mixture_weights(logme: Sequence[float], temperature: float) -> np.ndarray:
+    """Soft-max of LogME / temperature."""
+    scores = np.array(logme) / temperature
+    if (perfect := np.isposinf(scores)).any():
+        # A target that is explained without error: finite scores do not count then.
+        scores = np.where(perfect, 0, -np.inf)
+    return softmax(scores)
+
+
+def _check_fitted(
+    logme: Any, y: np.ndarray, classes: np.ndarray | None, name: str
+) -> None:
+    """Refuse a LogME that cannot have been fitted to this target."""
+    advice = "Fit it to the training data, or give it unfitted."
+    # With an intercept only the contrasts are counted.
+    n_seen = round(logme._solve().spectrum.n_samples + logme.fit_intercept)
+    if n_seen != len(y):
+        raise ValueError(
+            f"{name} was fitted on {n_seen} samples, but the training data has "
+            f"{len(y)}. {advice}"
+        )
+    if classes is None:
+        n_targets, wanted = len(_coefficients(logme)[1]), y.reshape(len(y), -1).shape[1]
+        if n_targets != wanted:
+            raise ValueError(
+                f"{name} was fitted on {n_targets} target(s), but y has {wanted}. "
+                f"{advice}"
+            )
+        return
+    unseen = np.setdiff1d(classes, logme.classes_).tolist()
+    missing = np.setdiff1d(logme.classes_, classes).tolist()
+    if unseen or missing:
+        raise ValueError(
+            f"{name} was fitted on other classes than those of y: it has not seen "
+            f"{unseen}, and y does not have {missing}. {advice}"
+        )
+
+
+def _coefficients(logme: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Posterior means (n_targets, n_features) and intercepts (n_targets,)."""
+    coef, intercept = to_numpy(logme.coef_), to_numpy(logme.intercept_)
+    return np.atleast_2d(coef), np.atleast_1d(intercept)
+
+
+def _predictive_mean(logme: Any, features: Any) -> np.ndarray:
+    """f^T m of every sample and target, (n_samples, n_targets)."""
+    coef, intercept = _coefficients(logme)
+    return to_numpy(features) @ coef.T + intercept
