@@ -112,7 +112,7 @@ def take_samples(X: Any, rows: Iterable[int]) -> Any:
     Returns
     -------
     samples : array, tensor, data frame or list
-        A list of anything else than an array or a data frame.
+        An array of an array, a data frame of a data frame, a list of anything else.
 
     Examples
     --------
