@@ -15,11 +15,11 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 from skorch.callbacks import Callback
 
-from sktransfer.datasets import load_target, load_zoo
+from sktransfer.datasets import load_dataset, load_zoo
 from sktransfer.model_selection import ModelSelector
 from sktransfer.tuning import rank_and_tune
 
-X, y = load_target("digits", return_X_y=True)
+X, y = load_dataset("digits", return_X_y=True)
 X, X_test, y, y_test = train_test_split(
     X, y, train_size=100, test_size=500, stratify=y, random_state=0
 )

@@ -548,13 +548,13 @@ class TestDemo:
     def test_tables(self, monkeypatch, capsys):
         pytest.importorskip("torch")
         pytest.importorskip("safetensors")
-        from sktransfer.datasets import load_target, load_zoo_cards
+        from sktransfer.datasets import load_dataset, load_zoo_cards
 
         monkeypatch.setenv("COLUMNS", "80")
         # A part of the digits is enough to see the tables.
-        target = load_target("digits")
+        target = load_dataset("digits")
         target.data, target.target = target.data[:150], target.target[:150]
-        monkeypatch.setattr("sktransfer.datasets.load_target", lambda name: target)
+        monkeypatch.setattr("sktransfer.datasets.load_dataset", lambda name: target)
         assert main(["demo"]) == 0
         output, errors = capsys.readouterr()
         assert not errors

@@ -34,7 +34,7 @@ from rich.progress import track
 from rich.table import Table
 from sklearn.model_selection import train_test_split
 
-from sktransfer.datasets import load_target, load_zoo
+from sktransfer.datasets import load_dataset, load_zoo
 from sktransfer.model_selection import ModelSelector
 from sktransfer.tuning import rank_and_tune
 
@@ -66,7 +66,7 @@ SWEEP_WEIGHTS = (0.0, 0.1, 1.0, 10.0)
 @cache
 def load(target: str, images: str) -> tuple[np.ndarray, np.ndarray]:
     if target == "digits":
-        return load_target("digits", return_X_y=True)
+        return load_dataset("digits", return_X_y=True)
     with np.load(images) as file:
         return file["images"], file["labels"]
 

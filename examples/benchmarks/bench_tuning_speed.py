@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sktransfer.datasets import load_target, load_zoo
+from sktransfer.datasets import load_dataset, load_zoo
 from sktransfer.linear_model import LogMEClassifier
 from sktransfer.model_selection import ModelSelector
 from sktransfer.tuning import (
@@ -39,7 +39,7 @@ def unchanged(batch: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     torch.set_num_threads(1)
-    X, y = (part[:640] for part in load_target("digits", return_X_y=True))
+    X, y = (part[:640] for part in load_dataset("digits", return_X_y=True))
     zoo = load_zoo(device="cpu")
     network = dict(zoo)["plain-emoji"]
     selector = ModelSelector(zoo).fit(X, y)

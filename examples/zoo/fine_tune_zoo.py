@@ -33,7 +33,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 from torch.nn import functional
 
-from sktransfer.datasets import load_target, load_zoo_cards, load_zoo_network
+from sktransfer.datasets import load_dataset, load_zoo_cards, load_zoo_network
 
 BATCH_SIZE = 25
 LEARNING_RATES = (0.03, 0.1, 0.3)
@@ -59,7 +59,7 @@ PLANS = {
 
 @cache
 def target() -> tuple[torch.Tensor, torch.Tensor]:
-    X, y = load_target("digits", return_X_y=True)
+    X, y = load_dataset("digits", return_X_y=True)
     return torch.from_numpy(X), torch.from_numpy(y)
 
 

@@ -43,13 +43,13 @@ def add_parser(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    from sktransfer.datasets import load_target, load_zoo, load_zoo_cards
+    from sktransfer.datasets import load_dataset, load_zoo, load_zoo_cards
 
     try:
         zoo = load_zoo()
     except ImportError as error:
         raise UsageError(str(error)) from error
-    target = load_target("digits")
+    target = load_dataset("digits")
     selector = ModelSelector(zoo)
     fit_with_progress(selector, target.data, target.target)
     title = f"{len(zoo)} networks on {len(target.target)} digits"

@@ -3,8 +3,8 @@
 Nothing here is downloaded, and torch is imported only when a network is used.
 """
 
+from sktransfer.datasets._dataset import load_dataset
 from sktransfer.datasets._paper_tables import load_paper_table
-from sktransfer.datasets._targets import load_target
 from sktransfer.datasets._zoo import (
     load_zoo,
     load_zoo_cards,
@@ -14,7 +14,7 @@ from sktransfer.datasets._zoo import (
 
 __all__ = [
     "load_paper_table",
-    "load_target",
+    "load_dataset",
     "load_zoo",
     "load_zoo_cards",
     "load_zoo_ground_truth",

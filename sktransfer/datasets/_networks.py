@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from sktransfer.datasets._zoo import IMAGE_SIZE
+from sktransfer.datasets._dataset import IMAGE_SIZE
 from sktransfer.utils._exclusive import exclusive
 
 WIDTHS = (16, 32, 64)

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from sktransfer.datasets._dataset import IMAGE_SIZE
 from sktransfer.feature_extraction._samples import is_array
 from sktransfer.utils._optional import import_optional
 
-IMAGE_SIZE = 32
 # Columns of the ground truth that are not floats.
 _COLUMN_TYPES = {
     "network": str,
@@ -101,9 +101,9 @@ def load_zoo_network(name: str):
     --------
     >>> import numpy as np
     >>> import torch
-    >>> from sktransfer.datasets import load_target, load_zoo_network
+    >>> from sktransfer.datasets import load_dataset, load_zoo_network
     >>> network = load_zoo_network("plain-handwritten")
-    >>> images = torch.from_numpy(load_target().data[:4])
+    >>> images = torch.from_numpy(load_dataset().data[:4])
     >>> with torch.inference_mode():
     ...     network(images).shape
     torch.Size([4, 10])
@@ -176,7 +176,7 @@ def load_zoo(
 
     See Also
     --------
-    load_target : A target to rank the networks on.
+    load_dataset : A target to rank the networks on.
     load_zoo_ground_truth : Their accuracies on it after fine-tuning.
     load_zoo_cards : What each network was trained on.
 
@@ -189,8 +189,8 @@ def load_zoo(
 
     Examples
     --------
-    >>> from sktransfer.datasets import load_target, load_zoo
-    >>> X, y = load_target(return_X_y=True)
+    >>> from sktransfer.datasets import load_dataset, load_zoo
+    >>> X, y = load_dataset(return_X_y=True)
     >>> for name, extractor in load_zoo(["residual-emoji", "plain-emoji"]):
     ...     print(name, extractor.fit(X[:8]).transform(X[:8]).shape)
     residual-emoji (8, 64)
@@ -248,7 +248,7 @@ def load_zoo_ground_truth(n_train: int = 100) -> dict[str, np.ndarray]:
 
     See Also
     --------
-    load_target : The images and labels.
+    load_dataset : The images and labels.
     load_zoo : The networks.
 
     Notes

@@ -143,9 +143,9 @@ class BaseNetworkExtractor(BaseExtractor):
         the same device:
 
         >>> import torch
-        >>> from sktransfer.datasets import load_target, load_zoo
+        >>> from sktransfer.datasets import load_dataset, load_zoo
         >>> from sktransfer.linear_model import LogMEClassifier
-        >>> X, y = load_target(return_X_y=True)
+        >>> X, y = load_dataset(return_X_y=True)
         >>> labels = torch.from_numpy(y)
         >>> ((_, extractor),) = load_zoo("plain-emoji", device="cpu")
         >>> model = LogMEClassifier()

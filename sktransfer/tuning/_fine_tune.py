@@ -115,9 +115,9 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
 
     Examples
     --------
-    >>> from sktransfer.datasets import load_target, load_zoo
+    >>> from sktransfer.datasets import load_dataset, load_zoo
     >>> from sktransfer.tuning import FineTuneClassifier
-    >>> X, y = load_target(return_X_y=True)
+    >>> X, y = load_dataset(return_X_y=True)
     >>> ((_, network),) = load_zoo(["plain-handwritten"])
     >>> model = FineTuneClassifier(network, max_epochs=10, lr=0.03, batch_size=25)
     >>> model.set_params(random_state=0).fit(X[:200], y[:200]).score(X[200:], y[200:])
@@ -245,9 +245,9 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
 
     Examples
     --------
-    >>> from sktransfer.datasets import load_target, load_zoo
+    >>> from sktransfer.datasets import load_dataset, load_zoo
     >>> from sktransfer.tuning import FineTuneRegressor
-    >>> X, _ = load_target(return_X_y=True)
+    >>> X, _ = load_dataset(return_X_y=True)
     >>> ink = X.mean(axis=(1, 2, 3)) / X.mean() - 1
     >>> ((_, network),) = load_zoo(["plain-emoji"])
     >>> model = FineTuneRegressor(network, max_epochs=2, random_state=0)

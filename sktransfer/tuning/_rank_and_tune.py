@@ -84,10 +84,10 @@ def rank_and_tune(
 
     Examples
     --------
-    >>> from sktransfer.datasets import load_target, load_zoo
+    >>> from sktransfer.datasets import load_dataset, load_zoo
     >>> from sktransfer.model_selection import ModelSelector
     >>> from sktransfer.tuning import rank_and_tune
-    >>> X, y = load_target(return_X_y=True)
+    >>> X, y = load_dataset(return_X_y=True)
     >>> zoo = load_zoo(["plain-emoji", "plain-handwritten", "residual-clothes"])
     >>> model, ranking = rank_and_tune(
     ...     ModelSelector(zoo), "plain-emoji", X[:100], y[:100], k=2, max_epochs=2

@@ -72,10 +72,10 @@ class ZooTuning(BaseEstimator):
 
     Examples
     --------
-    >>> from sktransfer.datasets import load_target, load_zoo
+    >>> from sktransfer.datasets import load_dataset, load_zoo
     >>> from sktransfer.linear_model import LogMEClassifier
     >>> from sktransfer.tuning import FineTuneClassifier, ZooTuning
-    >>> X, y = load_target(return_X_y=True)
+    >>> X, y = load_dataset(return_X_y=True)
     >>> (_, network), (_, other) = load_zoo(["plain-emoji", "plain-handwritten"])
     >>> mixture = ZooTuning(network, [(other, LogMEClassifier())])
     >>> model = FineTuneClassifier(mixture, max_epochs=1).fit(X[:100], y[:100])

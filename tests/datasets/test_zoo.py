@@ -12,7 +12,7 @@ from sklearn.base import clone
 from sklearn.model_selection import train_test_split
 
 from sktransfer.datasets import (
-    load_target,
+    load_dataset,
     load_zoo,
     load_zoo_cards,
     load_zoo_network,
@@ -35,7 +35,7 @@ SOURCE_FILES = {
 
 @pytest.fixture(scope="module")
 def images():
-    return load_target().data[::60]
+    return load_dataset().data[::60]
 
 
 def test_two_architectures_times_six_sources_and_a_control():

@@ -121,9 +121,9 @@ def test_selector_itself_is_searched():
 def test_zoo_in_scikit_learns_searches():
     pytest.importorskip("torch")
     pytest.importorskip("safetensors")
-    from sktransfer.datasets import load_target, load_zoo
+    from sktransfer.datasets import load_dataset, load_zoo
 
-    images, labels = load_target("digits", return_X_y=True)
+    images, labels = load_dataset("digits", return_X_y=True)
     images, labels = images[:200], labels[:200]
     zoo = load_zoo(
         ["plain-handwritten", "residual-objects", "plain-untrained"], device="cpu"

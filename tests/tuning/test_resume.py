@@ -369,7 +369,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sktransfer.datasets import load_target, load_zoo
+from sktransfer.datasets import load_dataset, load_zoo
 from sktransfer.linear_model import LogMEClassifier
 from sktransfer.tuning import BayesianTuning, FineTuneClassifier
 
@@ -382,7 +382,7 @@ def flip(batch):
 
 
 if __name__ == "__main__":
-    X, y = load_target(return_X_y=True)
+    X, y = load_dataset(return_X_y=True)
     X, y = X[:60], y[:60]
     (_, network), (_, teacher) = load_zoo(["plain-emoji", "residual-handwritten"])
     model = FineTuneClassifier(

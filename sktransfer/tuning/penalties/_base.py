@@ -104,7 +104,7 @@ class BasePenalty(BaseEstimator, metaclass=ABCMeta):
     --------
     The squared distance of the parameters from their start:
 
-    >>> from sktransfer.datasets import load_target, load_zoo
+    >>> from sktransfer.datasets import load_dataset, load_zoo
     >>> from sktransfer.tuning import BasePenalty, FineTuneClassifier
     >>> class StartingPoint(BasePenalty):
     ...     def bind(self, context):
@@ -112,7 +112,7 @@ class BasePenalty(BaseEstimator, metaclass=ABCMeta):
     ...             named = context.module.named_parameters()
     ...             return sum((w - context.start[n]).square().sum() for n, w in named)
     ...         return term
-    >>> X, y = load_target(return_X_y=True)
+    >>> X, y = load_dataset(return_X_y=True)
     >>> ((_, network),) = load_zoo(["plain-emoji"])
     >>> model = FineTuneClassifier(network, penalty=StartingPoint(), max_epochs=2)
     >>> "train_penalty" in model.fit(X[:100], y[:100]).history_[-1]

@@ -69,10 +69,10 @@ class BayesianTuning(TeacherPenalty):
 
     Examples
     --------
-    >>> from sktransfer.datasets import load_target, load_zoo
+    >>> from sktransfer.datasets import load_dataset, load_zoo
     >>> from sktransfer.model_selection import ModelSelector
     >>> from sktransfer.tuning import BayesianTuning, FineTuneClassifier
-    >>> X, y = load_target(return_X_y=True)
+    >>> X, y = load_dataset(return_X_y=True)
     >>> X, y = X[:100], y[:100]
     >>> zoo = load_zoo(["plain-emoji", "plain-handwritten", "residual-handwritten"])
     >>> selector = ModelSelector(zoo).fit(X, y)

@@ -52,10 +52,10 @@ class FeatureDistillation(TeacherPenalty):
 
     Examples
     --------
-    >>> from sktransfer.datasets import load_target, load_zoo
+    >>> from sktransfer.datasets import load_dataset, load_zoo
     >>> from sktransfer.linear_model import LogMEClassifier
     >>> from sktransfer.tuning import FeatureDistillation, FineTuneClassifier
-    >>> X, y = load_target(return_X_y=True)
+    >>> X, y = load_dataset(return_X_y=True)
     >>> (_, network), (_, teacher) = load_zoo(["plain-emoji", "plain-handwritten"])
     >>> penalty = FeatureDistillation([(teacher, LogMEClassifier())])
     >>> model = FineTuneClassifier(network, penalty=penalty, max_epochs=1)

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from sktransfer.datasets import load_target
+from sktransfer.datasets import load_dataset
 
 
 def test_digits_are_images_for_the_zoo():
-    target = load_target("digits")
+    target = load_dataset("digits")
     assert target.data.shape == (1797, 32, 32, 3)
     assert target.data.dtype == np.uint8
     assert target.data.min() == 0
@@ -19,7 +19,7 @@ def test_digits_are_images_for_the_zoo():
 
 
 def test_digits_are_those_of_scikit_learn():
-    digits, target = load_digits(), load_target("digits")
+    digits, target = load_digits(), load_dataset("digits")
     np.testing.assert_array_equal(target.target, digits.target)
     # Bilinear enlargement by four: the mean of each 4 x 4 block is its old pixel,
     # blurred by the neighbours, and the outermost pixels are those of the original.
@@ -35,17 +35,17 @@ def test_digits_match_an_independent_interpolation():
 
     image = load_digits().images[7]
     expected = zoom(image, 4, order=1, grid_mode=True, mode="nearest") * 255 / 16
-    np.testing.assert_allclose(load_target().data[7, ..., 0], expected, atol=0.501)
+    np.testing.assert_allclose(load_dataset().data[7, ..., 0], expected, atol=0.501)
 
 
 def test_return_X_y_and_independent_copies():
-    X, y = load_target("digits", return_X_y=True)
+    X, y = load_dataset("digits", return_X_y=True)
     before = X[0].copy()
     X[0] = 99
-    np.testing.assert_array_equal(load_target("digits").data[0], before)
+    np.testing.assert_array_equal(load_dataset("digits").data[0], before)
     assert y.shape == (1797,)
 
 
 def test_unknown_target():
     with pytest.raises(ValueError, match=r"'name' parameter.*\['digits'\].*'digit'"):
-        load_target("digit")
+        load_dataset("digit")

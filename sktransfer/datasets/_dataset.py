@@ -1,10 +1,13 @@
-"""Labelled image targets that come with an installation, ready for the zoo."""
+"""Labelled images that come with an installation, for the networks of the zoo."""
 
 from __future__ import annotations
 
 import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.utils import Bunch
+
+# Side of the images, in pixels.
+IMAGE_SIZE = 32
 
 _DIGITS_DESCR = """\
 Digits, 32 x 32
@@ -35,7 +38,7 @@ def _enlarged(images: np.ndarray, size: int) -> np.ndarray:
 
 def _load_digits() -> Bunch:
     digits = load_digits()
-    grey = np.rint(_enlarged(digits.images, 32) * (255 / 16)).astype(np.uint8)
+    grey = np.rint(_enlarged(digits.images, IMAGE_SIZE) * (255 / 16)).astype(np.uint8)
     return Bunch(
         data=np.repeat(grey[..., np.newaxis], 3, axis=-1),
         target=digits.target,
@@ -44,16 +47,16 @@ def _load_digits() -> Bunch:
     )
 
 
-_TARGETS = {"digits": _load_digits}
+_DATASETS = {"digits": _load_digits}
 
 
-def load_target(name: str = "digits", *, return_X_y: bool = False):
-    """Load a labelled image target for the networks of the zoo.
+def load_dataset(name: str = "digits", *, return_X_y: bool = False):
+    """Load a labelled data set of images for the networks of the zoo.
 
     Parameters
     ----------
     name : {"digits"}, default="digits"
-        The target. `"digits"` are scikit-learn's handwritten digits, enlarged.
+        Name of the data set: the handwritten digits of scikit-learn, enlarged.
     return_X_y : bool, default=False
         If True, returns `(data, target)` instead of a Bunch.
 
@@ -67,33 +70,33 @@ def load_target(name: str = "digits", *, return_X_y: bool = False):
         target : ndarray of shape (n_samples,)
             The labels.
         target_names : ndarray of shape (n_classes,)
-            What the labels stand for.
+            Names of the labels.
         DESCR : str
-            Where the target comes from.
+            Description and source of the data set.
 
     (data, target) : tuple if `return_X_y` is True
 
     Raises
     ------
     ValueError
-        If there is no target called `name`.
+        If there is no data set called `name`.
 
     See Also
     --------
-    load_zoo : The networks to rank on the target.
-    load_zoo_ground_truth : How well they do on it after fine-tuning.
+    load_zoo : The networks to rank.
+    load_zoo_ground_truth : Their accuracy after fine-tuning.
 
     Examples
     --------
-    >>> from sktransfer.datasets import load_target
-    >>> target = load_target("digits")
-    >>> target.data.shape, target.target.shape
+    >>> from sktransfer.datasets import load_dataset
+    >>> digits = load_dataset("digits")
+    >>> digits.data.shape, digits.target.shape
     ((1797, 32, 32, 3), (1797,))
     """
-    if name not in _TARGETS:
+    if name not in _DATASETS:
         raise ValueError(
-            f"The 'name' parameter of load_target must be a str among "
-            f"{sorted(_TARGETS)}. Got {name!r} instead."
+            f"The 'name' parameter of load_dataset must be a str among "
+            f"{sorted(_DATASETS)}. Got {name!r} instead."
         )
-    bunch = _TARGETS[name]()
+    bunch = _DATASETS[name]()
     return (bunch.data, bunch.target) if return_X_y else bunch
