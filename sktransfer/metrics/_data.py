@@ -298,7 +298,7 @@ class LabelledData:
         for rows in chunks(self.n_samples, 1024):
             # In double precision, where squares stay in range.
             part = xp.astype(self.features[rows, :], xp.float64) - self.mean
-            parts.append(xp.sum(part**2, axis=1))
+            parts.append(xp.vecdot(part, part))
         return to_numpy(xp.concat(parts))
 
     @cached_property

@@ -197,6 +197,8 @@ def infer_task(y: Any, task: str = "auto", *, expected: str | None = None) -> st
         return task
     if y.ndim == 2 and y.shape[1] > 1:
         return _task_of_columns(y)
+    if expected and y.ndim == 1 and y.dtype.kind in "biu" and len(y):
+        return expected
     # Data frames go as they are: scikit-learn knows what their missing values are.
     kind = type_of_target(y if is_array_api_obj(given) else given, input_name="y")
     if kind.startswith("continuous"):
