@@ -14,10 +14,8 @@ def weighted_kendall_tau(performance: Any, scores: Any) -> float:
 
     Parameters
     ----------
-    performance : array-like of shape (n_models,)
-        True performance after fine-tuning, larger is better; negate errors.
-    scores : array-like of shape (n_models,)
-        Transferability scores, larger is better.
+    performance, scores : array-like of shape (n_models,)
+        True performance and transferability scores, larger is better; negate errors.
 
     Returns
     -------
@@ -49,10 +47,8 @@ def kendall_tau(performance: Any, scores: Any) -> float:
 
     Parameters
     ----------
-    performance : array-like of shape (n_models,)
-        True performance after fine-tuning, larger is better; negate errors.
-    scores : array-like of shape (n_models,)
-        Transferability scores, larger is better.
+    performance, scores : array-like of shape (n_models,)
+        True performance and transferability scores, larger is better; negate errors.
 
     Returns
     -------
@@ -87,10 +83,8 @@ def spearman(performance: Any, scores: Any) -> float:
 
     Parameters
     ----------
-    performance : array-like of shape (n_models,)
-        True performance after fine-tuning, larger is better; negate errors.
-    scores : array-like of shape (n_models,)
-        Transferability scores, larger is better.
+    performance, scores : array-like of shape (n_models,)
+        True performance and transferability scores, larger is better; negate errors.
 
     Returns
     -------
@@ -121,10 +115,8 @@ def pearson(performance: Any, scores: Any) -> float:
 
     Parameters
     ----------
-    performance : array-like of shape (n_models,)
-        True performance after fine-tuning, larger is better; negate errors.
-    scores : array-like of shape (n_models,)
-        Transferability scores, larger is better.
+    performance, scores : array-like of shape (n_models,)
+        True performance and transferability scores, larger is better; negate errors.
 
     Returns
     -------

@@ -25,16 +25,8 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    fit_intercept : bool, default=False
-        Whether to add an intercept with a flat prior. The papers' model has none.
-    solver : {"newton", "fixed_point", "mackay"}, default="newton"
-        Solver that maximises the evidence; see :class:`LogME`.
-    tol : float, default=1e-6
-        Relative change at which the solver stops.
-    max_iter : int, default=100
-        Maximum number of iterations.
-    std_error : bool, default=False
-        Whether `fit` also computes `influence_` and `std_error_`.
+    fit_intercept, solver, tol, max_iter, std_error
+        See :class:`LogME`.
 
     Attributes
     ----------

@@ -31,8 +31,7 @@ def knn_score(
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
-        numbers.
+        How to read `y`; see :class:`LabelledData`.
     n_neighbors : int, default=5
         Number of neighbours that vote, or whose targets are averaged.
     metric : {"cosine", "euclidean"}, default="cosine"

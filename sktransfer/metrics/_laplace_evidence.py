@@ -33,8 +33,7 @@ def laplace_evidence_score(
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
-        numbers.
+        How to read `y`; see :class:`LabelledData`.
     curvature : {"auto", "exact", "kronecker"}, default="auto"
         Hessian of the likelihood: exact, or a Kronecker product. ``"auto"`` is exact up
         to 1500 weights (classes times rank of the features).

@@ -23,8 +23,7 @@ def lfc_score(X: Any, y: Any, *, task: str = "auto") -> float:
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
-        numbers.
+        How to read `y`; see :class:`LabelledData`.
 
     Returns
     -------

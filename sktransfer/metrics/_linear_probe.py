@@ -41,8 +41,7 @@ def linear_probe_score(
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
-        numbers.
+        How to read `y`; see :class:`LabelledData`.
     cv : int, default=5
         Number of folds; at most the number of samples is used.
     Cs : sequence of float, default=(1.0, 10.0, 100.0, 1000.0)

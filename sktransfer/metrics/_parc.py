@@ -36,8 +36,7 @@ def parc_score(
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
-        numbers.
+        How to read `y`; see :class:`LabelledData`.
     max_samples : int, default=2000
         Size of the stratified subsample that is drawn from more samples, because the
         dissimilarities of all pairs are held in memory.

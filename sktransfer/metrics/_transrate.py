@@ -102,8 +102,7 @@ def transrate_score(
     y : array-like of shape (n_samples,)
         Class labels, or numbers, which are cut into ten bins of equal counts.
     task : {"auto", "classification", "regression"}, default="auto"
-        How to read `y`; ``"auto"`` takes integers and text for labels, floats for
-        numbers.
+        How to read `y`; see :class:`LabelledData`.
     variant : {"preprint", "icml"}, default="preprint"
         Which of the two published definitions; see :func:`coding_rate`.
     normalize : bool, optional

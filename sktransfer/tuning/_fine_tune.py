@@ -167,58 +167,12 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
 
     Parameters
     ----------
-    network : TorchFeatureExtractor, ZooTuning, torch.nn.Module, callable or str
-        The pre-trained network: an extractor, whose features the head reads, or
-        anything that a :class:`~sktransfer.feature_extraction.TorchFeatureExtractor`
-        can be made from. A copy is trained.
-    penalty : BasePenalty, default=None
-        Regularizer, such as :class:`BayesianTuning` or :class:`FeatureDistillation`,
-        which transfer knowledge from teachers. None is plain fine-tuning.
-    max_epochs : int, default=20
-    lr : float, default=0.01
-        Initial learning rate of the pre-trained parameters.
-    head_lr_factor : float, default=10
-        Factor of the learning rate for the head and for what a penalty learns.
-    optimizer : {"sgd", "adamw"} or callable, default="sgd"
-        ``"sgd"`` has Nesterov momentum 0.9. A callable takes parameter groups, `lr` and
-        `weight_decay`, as the classes of :mod:`torch.optim` do.
-    weight_decay : float, default=5e-4
-    schedule : {"cosine", "constant"} or callable, default="cosine"
-        Schedule of the learning rates, step by step. A callable takes the optimiser and
-        the number of steps, and returns a scheduler of
-        :mod:`torch.optim.lr_scheduler` or None.
-    batch_size : int, default=64
-    validation_fraction : float, default=None
-        Fraction of the samples to set apart. The history then has their loss
-        without penalty as ``valid_loss``.
-    n_iter_no_change : int, default=None
-        Stop when ``valid_loss`` has not decreased for this many epochs, and restore the
-        best weights. None trains for `max_epochs`.
-    augment : callable, default=None
-        Applied to the raw samples of every training batch: an array if X is one, else a
-        list. It is repeatable if it draws from torch's random numbers. Teachers see
-        augmented samples, so they have to run in every epoch.
-    callbacks : list, default=None
-        Callbacks of skorch. One that raises KeyboardInterrupt, as skorch's do, stops
-        training; Ctrl-C is always passed on.
-    checkpoint_dir : str or path, default=None
-        Folder for the state of training, saved after every epoch. The same call with
-        the same data resumes from it, or returns at once if training was finished; only
-        what `callbacks` have stored is lost. Every set of parameters and data has its
-        own file, so a grid search can use one folder. Callbacks are identified by their
-        parameters, file paths among the samples also by the files' size and time.
-    mixed_precision : bool or "auto", default="auto"
-        Whether to use autocast to bfloat16; ``"auto"`` does on CUDA devices that
-        support it.
-    device : str, default="auto"
-        Where to train, as torch names it; ``"auto"`` is the first available of "cuda",
-        "mps" and "cpu".
-    random_state : int, RandomState instance or None, default=None
-        Controls the head, the order of samples, the validation split and dropout. With
-        an int, runs on a CPU are repeatable. Torch's global state is left unchanged.
-    verbose : int, default=0
-        If positive, skorch prints a line per epoch. For a progress bar use
-        ``set_callbacks(sklearn.callback.ProgressBar())``.
+    network, penalty, max_epochs, lr, head_lr_factor, optimizer, weight_decay, schedule
+        See :class:`FineTuneClassifier`.
+    batch_size, validation_fraction, n_iter_no_change, augment, callbacks
+        See :class:`FineTuneClassifier`; the history has no ``valid_acc``.
+    checkpoint_dir, mixed_precision, device, random_state, verbose
+        See :class:`FineTuneClassifier`.
 
     Attributes
     ----------
