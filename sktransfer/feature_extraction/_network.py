@@ -383,9 +383,8 @@ class BaseNetworkExtractor(BaseExtractor):
 
     def pin_weights(self, pinned: str | None = None) -> None:
         cache = self._cache()
-        cache["weights"] = pinned or cache.get(
-            "weights"
-        )  # None: noted at the next load
+        # None is noted at the next load.
+        cache["weights"] = pinned or cache.get("weights")
         if cache["weights"] is None and "module" in cache:
             cache["weights"] = check_weights(cache["module"][1], None, self)
 
