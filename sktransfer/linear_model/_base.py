@@ -221,12 +221,10 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         ----------
         keep_std : bool, default=False
             Whether to keep `influence_`, and the eigenvectors that standard deviations
-            of predictions need. For n < D they are as large as the features.
+            of predictions need, and so do all predictions of a classifier. For n < D
+            they are as large as the features.
         """
-        dtype = None
-        if keep_std:
-            dtype = "float32" if self.statistics_.is_single else "float64"
-        self._posterior = self._solve().compact(dtype)
+        self._posterior = self._solve().compact(keep_std=keep_std)
         self.statistics_ = None
         self._influence = self._influence if keep_std else None
 
