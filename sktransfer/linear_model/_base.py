@@ -7,7 +7,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -156,7 +156,8 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         """
         check_is_fitted(self)
         X = check_features(X, estimator=self, reset=False)
-        fresh = type(self)(**{**self.get_params(deep=False), "std_error": False})
+        fresh = clone(self)
+        fresh.std_error = False
         return fresh.fit(X, y, sample_weight).logme_
 
     def _check_stream(self) -> None:
