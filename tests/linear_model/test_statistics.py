@@ -320,3 +320,13 @@ def test_merging_refuses_another_library(n):
     there = empty("classification").update(torch.asarray(X), torch.asarray(y))
     with pytest.raises(ValueError, match="must come from one library"):
         empty("classification").update(X, y) + there
+
+
+@pytest.mark.parametrize("what", ["features", "targets"])
+def test_sums_that_overflow_are_refused(what):
+    X, y, _ = draw(np.random.default_rng(0), "regression", 40)
+    large = (np.abs(X) * 1e153, y) if what == "features" else (X, np.abs(y) * 1e153)
+    statistics = empty("regression").update(*large)
+    with pytest.raises(ValueError, match=f"squares of the {what} overflow"):
+        for _ in range(10):
+            statistics += statistics
