@@ -165,9 +165,10 @@ class LabelledData:
     def resolution(self) -> float:
         """Differences of scores up to this are rounding of the features: sqrt(eps) / 3.
 
-        It is 1e-4 for float32, 5e-9 for float64 and 0 for integers.
+        It is 1e-4 for float32, 5e-9 for float64 and 0 for integers. Without features
+        it is that of the source probabilities.
         """
-        given = self._features
+        given = self._features if self.has_features else self._source_proba
         given = given.to_numpy() if hasattr(given, "to_numpy") else given
         xp, _ = get_namespace(X=given)
         dtype = getattr(given, "dtype", None)

@@ -154,5 +154,6 @@ def test_source_probabilities_of_other_samples():
                 get_metric(name).score(data)
     data = LabelledData(None, y, source_proba=P, task="regression")
     assert data.target.dtype == np.float64
+    assert 0 < data.resolution < 1e-8
     with pytest.raises(ValueError, match="logme reads features; there are none"):
         get_metric("logme").score(data)
