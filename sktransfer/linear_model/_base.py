@@ -7,7 +7,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import BaseEstimator, _fit_context
+from sklearn.base import BaseEstimator, _fit_context, clone
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 
@@ -156,7 +156,8 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         """
         check_is_fitted(self)
         X = check_features(X, estimator=self, reset=False)
-        fresh = type(self)(**{**self.get_params(deep=False), "std_error": False})
+        fresh = clone(self)
+        fresh.std_error = False
         return fresh.fit(X, y, sample_weight).logme_
 
     def _check_stream(self) -> None:
@@ -221,12 +222,10 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         ----------
         keep_std : bool, default=False
             Whether to keep `influence_`, and the eigenvectors that standard deviations
-            of predictions need. For n < D they are as large as the features.
+            of predictions need, and so do all predictions of a classifier. For n < D
+            they are as large as the features.
         """
-        dtype = None
-        if keep_std:
-            dtype = "float32" if self.statistics_.is_single else "float64"
-        self._posterior = self._solve().compact(dtype)
+        self._posterior = self._solve().compact(keep_std=keep_std)
         self.statistics_ = None
         self._influence = self._influence if keep_std else None
 

@@ -201,7 +201,7 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
                 f"{statistics.n_classes} classes. Use LogMEClassifier."
             )
         n_targets = len(statistics.target_norms) if statistics.n_rows else 1
-        flat = n_targets == 1 if y is None else np.ndim(to_numpy(y)) == 1
+        flat = n_targets == 1 and (y is None or np.ndim(to_numpy(y)) == 1)
         self._target_shape = () if flat else (n_targets,)
         samples = self._check_samples(statistics, X, y, sample_weight)
         return self._set_statistics(statistics, samples)

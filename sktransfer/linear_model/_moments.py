@@ -100,14 +100,26 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         other = other.about(self.origin, self.target_origin)
         kept = ("origin", "target_origin")
-        return Moments(
-            **{
-                field.name: getattr(self, field.name)
-                if field.name in kept
-                else plus(getattr(self, field.name), getattr(other, field.name))
-                for field in fields(self)
-            }
-        )
+        with np.errstate(over="ignore"):
+            total = Moments(
+                **{
+                    field.name: getattr(self, field.name)
+                    if field.name in kept
+                    else plus(getattr(self, field.name), getattr(other, field.name))
+                    for field in fields(self)
+                }
+            )
+        total.refuse_overflow()
+        return total
+
+    def refuse_overflow(self) -> None:
+        """Raise a ValueError if sums of squares have left the range of float64."""
+        for name, squares in (
+            ("features", to_numpy(self.squares)),
+            ("targets", self.target_squares),
+        ):
+            if not np.isfinite(squares).all():
+                raise _out_of_range(f"{name} overflow")
 
 
 def moments_of(

@@ -71,12 +71,24 @@ class Posterior:
         shift = self.coef @ self.spectrum.feature_mean
         return self.like_features(self.spectrum.target_mean) - shift
 
-    def compact(self, dtype: str | None = None) -> Posterior:
-        """The same posterior with eigenvectors of this type; None leaves them out."""
+    @property
+    def _basis(self) -> Any:
+        """Eigenvectors as an array, unless a compact model has dropped them."""
+        if self.spectrum.eigenbasis is None:
+            raise ValueError(
+                "This model keeps predictive means only. For standard deviations and "
+                "classes, fit a model on the features, and make it compact with "
+                "keep_std=True."
+            )
+        return self.spectrum.basis
+
+    def compact(self, *, keep_std: bool) -> Posterior:
+        """The same posterior, with eigenvectors as precise as they are, or without."""
         basis = None
-        if dtype is not None:
-            xp, _ = get_namespace(V=self.spectrum.basis)
-            basis = Eigenbasis(xp.astype(self.spectrum.basis, getattr(xp, dtype)))
+        if keep_std:
+            xp, _ = get_namespace(V=self._basis)
+            dtype = xp.float64 if self.spectrum.eps == _EPS else xp.float32
+            basis = Eigenbasis(xp.astype(self._basis, dtype))
         small = replace(self, spectrum=replace(self.spectrum, eigenbasis=basis))
         # Cached properties of a frozen dataclass live in its __dict__.
         small.__dict__.update(coef=self.coef, intercept=self.intercept)
@@ -197,15 +209,10 @@ class Posterior:
 
     def _rotated_squares(self, X: Any, xp: Any) -> tuple[Any, Any]:
         """(V^T f)^2 of every row, and the rest of ||f||^2."""
-        spectrum = self.spectrum
-        if spectrum.eigenbasis is None:
-            raise ValueError(
-                "This model keeps predictive means only. For standard deviations, fit "
-                "a LogME on the features."
-            )
-        if spectrum.feature_mean is not None:
-            X = X - xp.astype(spectrum.feature_mean, X.dtype)
-        squares = (X @ xp.astype(spectrum.basis, X.dtype, copy=False)) ** 2
+        basis, mean = self._basis, self.spectrum.feature_mean
+        if mean is not None:
+            X = X - xp.astype(mean, X.dtype)
+        squares = (X @ xp.astype(basis, X.dtype, copy=False)) ** 2
         norms = xp.sum(X**2, axis=1)
         rest = norms - xp.sum(squares, axis=1)
         # A smaller difference is rounding.

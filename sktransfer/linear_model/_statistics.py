@@ -122,8 +122,18 @@ class SufficientStatistics:
         return self.add(Samples(X, y, self.n_classes, weights))
 
     def add(self, samples: Samples) -> SufficientStatistics:
-        """Add checked samples; see :meth:`update`."""
+        """Add checked samples; see :meth:`update`. All of them, or none."""
         get_namespace(X=samples.X, **{"earlier X": self._example})
+        before = dict(vars(self))
+        try:
+            return self._take(samples)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _take(self, samples: Samples) -> SufficientStatistics:
+        """Keep rows as long as they are few, then their Gram matrix."""
         n_rows = self.n_rows + len(samples)
         if self._moments is None or self._moments.gram is None:
             if n_rows < self.n_features:
@@ -227,6 +237,7 @@ class SufficientStatistics:
                 f"n_features={self.n_features}, n_classes={self.n_classes} and "
                 f"n_features={other.n_features}, n_classes={other.n_classes}."
             )
+        get_namespace(one=self._example, other=other._example)
         merged = SufficientStatistics(self.n_features, n_classes=self.n_classes)
         merged._double = self._double and other._double
         for part in (self, other):

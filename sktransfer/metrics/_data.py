@@ -90,27 +90,36 @@ class LabelledData:
         self._source_proba = source_proba
         self.task = infer_task(y, task)
         self.with_parts = with_parts
-        first = self.unchecked_proba if features is None else self.features
-        self.xp, self.device = get_namespace(X=first)
-        self.n_samples = int(first.shape[0])
-        self.y = beside(y, first)
+        self._first = self.unchecked_proba if features is None else self.features
+        self.xp, self.device = get_namespace(X=self._first)
+        self.n_samples = int(self._first.shape[0])
+        self.y = beside(y, self._first)
         self.groups = None if groups is None else to_numpy(groups)
-        check_consistent_length(first, self.groups)
-        self.sample_weight = check_weights(beside(sample_weight, first), first)
+        check_consistent_length(self._first, self.groups)
+        weights = beside(sample_weight, self._first)
+        self.sample_weight = check_weights(weights, self._first)
+        self._readings: dict[str, LabelledData] = {}
+
+    def _with(self, **changes: Any) -> LabelledData:
+        """The same samples, but for some arguments."""
+        given = {
+            "features": self._features,
+            "y": self.y,
+            "source_proba": self._source_proba,
+            "task": self.task,
+            "groups": self.groups,
+            "sample_weight": self.sample_weight,
+            "with_parts": self.with_parts,
+        }
+        return LabelledData(**{**given, **changes})
 
     def read_as(self, task: str) -> LabelledData:
         """The same samples with the target read as another task."""
         if task in ("auto", self.task):
             return self
-        return LabelledData(
-            self._features,
-            self.y,
-            source_proba=self._source_proba,
-            task=task,
-            groups=self.groups,
-            sample_weight=self.sample_weight,
-            with_parts=self.with_parts,
-        )
+        if task not in self._readings:
+            self._readings[task] = self._with(task=task)
+        return self._readings[task]
 
     # What is read.
 
@@ -120,13 +129,21 @@ class LabelledData:
         return check_features(self._features, min_samples=2)
 
     @property
+    def has_features(self) -> bool:
+        """Whether there are features."""
+        return self._features is not None
+
+    @property
     def has_source_proba(self) -> bool:
         """Whether there are source probabilities."""
         return self._source_proba is not None
 
     @cached_property
     def _source(self) -> tuple[Any, Any]:
-        return check_source_proba(self._source_proba)
+        source = check_source_proba(self._source_proba)
+        if self.has_features:
+            check_consistent_length(self.features, source[0])
+        return source
 
     @cached_property
     def source_proba(self) -> Any:
@@ -148,9 +165,10 @@ class LabelledData:
     def resolution(self) -> float:
         """Differences of scores up to this are rounding of the features: sqrt(eps) / 3.
 
-        It is 1e-4 for float32, 5e-9 for float64 and 0 for integers.
+        It is 1e-4 for float32, 5e-9 for float64 and 0 for integers. Without features
+        it is that of the source probabilities.
         """
-        given = self._features
+        given = self._features if self.has_features else self._source_proba
         given = given.to_numpy() if hasattr(given, "to_numpy") else given
         xp, _ = get_namespace(X=given)
         dtype = getattr(given, "dtype", None)
@@ -160,8 +178,7 @@ class LabelledData:
 
     @cached_property
     def _classes_and_codes(self) -> tuple[np.ndarray, Any]:
-        given = self._features is not None
-        return encode_labels(self.y, self.features if given else self.unchecked_proba)
+        return encode_labels(self.y, self._first)
 
     @property
     def classes(self) -> np.ndarray:
@@ -183,7 +200,7 @@ class LabelledData:
         """Class codes for classification, otherwise numbers in float64."""
         if self.task == "classification":
             return self.codes
-        return check_numeric_target(self.y, self.features)
+        return check_numeric_target(self.y, self._first)
 
     @cached_property
     def host_features(self) -> np.ndarray:
@@ -222,8 +239,11 @@ class LabelledData:
     def statistics(self) -> SufficientStatistics:
         """Gram matrix, class sums and the spectrum that they keep."""
         n_classes = len(self.classes) if self.task == "classification" else None
-        statistics = SufficientStatistics(self.features.shape[1], n_classes=n_classes)
-        return statistics.update(self.features, self.target, self.sample_weight)
+        empty = SufficientStatistics(self.features.shape[1], n_classes=n_classes)
+        return self._sum(empty)
+
+    def _sum(self, empty: SufficientStatistics) -> SufficientStatistics:
+        return empty.update(self.features, self.target, self.sample_weight)
 
     @property
     def spectrum(self) -> Any:
@@ -237,8 +257,7 @@ class LabelledData:
                 or error.sum() > _PRECISE * (explained / self.counts).sum()
             ):
                 # Features too nearly collinear for float32.
-                statistics = self.statistics.in_double()
-                self.statistics = statistics.update(self.features, self.codes)
+                self.statistics = self._sum(self.statistics.in_double())
         return self.statistics.spectrum
 
     @cached_property
@@ -251,7 +270,7 @@ class LabelledData:
         if float(self.mean @ self.mean) <= _DOMINANT * variance:
             return self
         mean = self.xp.astype(self.mean, self.features.dtype)
-        return LabelledData(self.features - mean, self.codes, task="classification")
+        return self._with(features=self.features - mean)
 
     def fit_logme(self, **params: Any) -> LogME | LogMEClassifier:
         """Fit LogME, from the statistics that all metrics share.

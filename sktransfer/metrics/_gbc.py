@@ -101,7 +101,7 @@ def _compute(
     for c in range(len(means) - 1):
         pooled = (variances[c] + variances[c + 1 :]) / 2
         distance = np.sum((means[c] - means[c + 1 :]) ** 2 / pooled, axis=1) / 8
-        logs = np.log(pooled) - 0.5 * np.log(variances[c] * variances[c + 1 :])
+        logs = np.log(pooled) - (np.log(variances[c]) + np.log(variances[c + 1 :])) / 2
         overlap += np.sum(np.exp(-distance - np.sum(logs, axis=1) / 2))
     return Score(-float(overlap))
 

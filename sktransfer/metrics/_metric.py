@@ -10,8 +10,8 @@ import numpy as np
 
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._score import Score
-from sktransfer.utils._array_api import get_namespace
-from sktransfer.utils._validation import infer_task
+from sktransfer.utils._array_api import get_namespace, to_numpy
+from sktransfer.utils._validation import TASKS, check_task_name, infer_task
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,14 @@ class Metric:
     layer_factor: Callable[[int, int], float] | None = None
     task: str = "auto"
 
+    def __post_init__(self):
+        tasks = self.tasks
+        if isinstance(tasks, str) or not tasks or not set(tasks) <= set(TASKS):
+            raise ValueError(f"tasks must hold some of {TASKS}; got {tasks!r}.")
+        if self.reads not in (known := ("features", "source_proba")):
+            raise ValueError(f"reads must be one of {known}; got {self.reads!r}.")
+        check_task_name(self.task)
+
     def check_task(self, task: str) -> str:
         """Return the task that the metric measures where others are asked for `task`.
 
@@ -106,18 +114,37 @@ class Metric:
         Raises
         ------
         ValueError
-            If the metric does not take such a target, or there are no source
-            probabilities for it to read, or the score is NaN.
+            If the metric does not take such a target, or the data do not have what it
+            reads, or the score is NaN or has not one part per sample.
         """
         data = data.read_as(self.check_task(data.task))
         if self.reads == "source_proba" and not data.has_source_proba:
             raise ValueError(f"{self.name} reads source probabilities; there are none.")
+        if self.reads == "features" and not data.has_features:
+            raise ValueError(f"{self.name} reads features; there are none.")
         if data.sample_weight is not None and not self.takes_weights:
             raise ValueError(f"{self.name} takes no sample weights.")
         score = self.function(data, **options)
+        if not isinstance(score, Score):
+            raise TypeError(
+                f"The function of {self.name} must return a Score, such as "
+                f"Score(value); got {type(score).__name__}."
+            )
         if np.isnan(score.value):
-            raise ValueError("the score is NaN.")
-        return score._replace(resolution=data.resolution)
+            raise ValueError(
+                "the score is NaN. If the features are of extreme size, divide them by "
+                "their largest absolute value."
+            )
+        if score.parts is not None and np.shape(score.parts) != (data.n_samples,):
+            raise ValueError(
+                f"{self.name} gave parts of shape {np.shape(score.parts)}; there must "
+                f"be one for each of {data.n_samples} samples."
+            )
+        weights = data.sample_weight
+        return score._replace(
+            resolution=data.resolution,
+            weights=None if weights is None else to_numpy(weights),
+        )
 
     def __call__(self, X: Any, y: Any, task: str = "auto", **options: Any) -> float:
         """Score arrays of one library: the body of every public score function.

@@ -8,6 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
+from sktransfer.linear_model import standard_error
+from sktransfer.utils._array_api import to_numpy
+
 
 class Score(NamedTuple):
     """The value of a metric and, where it is a mean over samples, its parts.
@@ -21,6 +24,8 @@ class Score(NamedTuple):
         samples as their mean does (LogME, R^2).
     resolution : float
         Differences between two values up to this size are rounding errors.
+    weights : ndarray of shape (n_samples,) or None
+        Weights of the samples, if they have any.
 
     Examples
     --------
@@ -33,11 +38,12 @@ class Score(NamedTuple):
     value: float
     parts: np.ndarray | None = None
     resolution: float = 0.0
+    weights: np.ndarray | None = None
 
     @classmethod
     def of_parts(cls, parts: Sequence[float]) -> Score:
         """The mean of the parts, as a score."""
-        parts = np.asarray(parts, dtype=np.float64)
+        parts = to_numpy(parts).astype(np.float64)
         return cls(float(np.mean(parts)), parts)
 
     @property
@@ -45,12 +51,15 @@ class Score(NamedTuple):
         """Standard error of the value, std(parts) / sqrt(n); NaN without parts."""
         if self.parts is None:
             return np.nan
-        return float(np.std(self.parts) / np.sqrt(len(self.parts)))
+        return standard_error(self.parts, self.weights)
 
     def scaled(self, factor: float) -> Score:
         """The score in another unit."""
-        parts = None if self.parts is None else factor * self.parts
-        return Score(factor * self.value, parts, factor * self.resolution)
+        return self._replace(
+            value=factor * self.value,
+            parts=None if self.parts is None else factor * self.parts,
+            resolution=factor * self.resolution,
+        )
 
 
 def r2_parts(y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
@@ -89,8 +98,9 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     values = np.array([scores[i].value for i in known])
     parts = np.stack([scores[i].parts for i in known])
     resolution = np.array([scores[i].resolution for i in known])
+    weights = scores[known[0]].weights
     for a, i in enumerate(known):
-        std_error = np.std(parts - parts[a], axis=1) / np.sqrt(parts.shape[1])
+        std_error = np.array([standard_error(p - parts[a], weights) for p in parts])
         with np.errstate(invalid="ignore", divide="ignore"):
             difference = values[a] - values
             z = difference / std_error

@@ -177,17 +177,25 @@ def _make_scorer(
             f"Keyword arguments {sorted(kwargs)} need a single score function; for "
             "several, use functools.partial."
         )
-    if not isinstance(score_func, Mapping):
-        names = [m.name if isinstance(m, Metric) else m for m in score_func]
-        for name in names:
+    if isinstance(score_func, Mapping):
+        given = list(score_func.items())
+    else:
+        given = [(m.name if isinstance(m, Metric) else m, m) for m in score_func]
+        for name, _ in given:
             if not isinstance(name, str):
                 raise ValueError(
                     f"A list in '{parameter}' takes metrics and their names only, but "
                     f"contains {name!r}. To score with functions, pass a dict of names "
                     "to functions."
                 )
-        score_func = dict(zip(names, score_func, strict=True))
-    metrics = {k: _as_metric(v, reads, {}) for k, v in score_func.items()}
+    metrics: dict[str, Metric] = {}
+    for name, function in given:
+        metric = _as_metric(function, reads, {})
+        if metrics.setdefault(name, metric) != metric:
+            raise ValueError(
+                f"'{parameter}' contains two different metrics called {name!r}: pass a "
+                "dict of names to metrics."
+            )
     if not metrics:
         raise ValueError(f"'{parameter}' must name at least one metric; it is empty.")
     return TransferabilityScorer(metrics, single=False)
@@ -217,6 +225,10 @@ def _as_metric(function: Any, reads: str, kwargs: dict) -> Metric:
         return known
     task = check_task_name(kwargs.get("task", known.task))
     options = {key: value for key, value in kwargs.items() if key != "task"}
+    try:
+        inspect.signature(known.function).bind(None, **options)
+    except TypeError as error:
+        raise TypeError(f"{known.name}: {error}.") from None
     function = partial(known.function, **options) if options else known.function
     return replace(known, function=function, score_func=None, task=task)
 

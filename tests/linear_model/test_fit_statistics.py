@@ -136,6 +136,8 @@ def test_refuses_other_targets():
         LogMEClassifier().fit_statistics(numbers)
     with pytest.raises(ValueError, match=r"\(n_samples, \*\(2,\)\)"):
         LogME().fit_statistics(numbers, X, np.c_[Y, Y])
+    with pytest.raises(ValueError, match=r"\(n_samples, \*\(2,\)\)"):
+        LogME().fit_statistics(numbers, X, Y[:, 0])
     with pytest.raises(ValueError, match=r"not among classes: \[3\]"):
         LogMEClassifier().fit_statistics(classes, X, y + 1)
     for bad in (["a", "b"], ["b", "a", "c"], ["a", "a", "b"]):

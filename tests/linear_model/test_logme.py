@@ -190,3 +190,14 @@ def test_cross_val_score_measures_the_folds():
     scores = cross_val_score(LogME(), X, y, cv=folds)
     expected = [LogME().fit(X[test], y[test]).logme_ for _, test in folds]
     np.testing.assert_allclose(scores, expected)
+
+
+def test_score_of_a_subclass_with_parameters_of_its_own():
+    class Loose(LogME):
+        def __init__(self, tol=1e-3):
+            super().__init__(tol=tol)
+
+    X = np.random.default_rng(0).normal(size=(30, 3))
+    model = Loose().fit(X, X @ [1.0, 2.0, 3.0] + X[::-1, 0])
+    y = X[::-1, 1] + X[:, 0]
+    assert model.score(X, y) == pytest.approx(LogME().fit(X, y).logme_, abs=1e-6)

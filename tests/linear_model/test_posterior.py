@@ -199,6 +199,21 @@ def test_means_and_deviations_only(setting, dtype, global_random_seed):
     assert len(pickle.dumps(model)) < size
 
 
+def test_compact_twice(global_random_seed):
+    X, y, F = regression_data(global_random_seed, "n > D")
+    model = LogME().fit(X, y)
+    model.compact(keep_std=True)
+    mean, std = model.predict(F, return_std=True)
+    model.compact(keep_std=True)
+    np.testing.assert_array_equal(model.predict(F, return_std=True), [mean, std])
+    model.compact()
+    np.testing.assert_array_equal(model.predict(F), mean)
+    with pytest.raises(ValueError, match="keeps predictive means only"):
+        model.compact(keep_std=True)
+    with pytest.raises(NotFittedError):
+        LogME().compact(keep_std=True)
+
+
 @pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
 def test_not_fitted(method):
     with pytest.raises(NotFittedError, match="LogMEClassifier instance is not fitted"):

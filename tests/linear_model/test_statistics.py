@@ -300,3 +300,33 @@ def test_chunk_of_a_stream_without_weight(start, fit_intercept):
     empty = LogME(fit_intercept=fit_intercept).partial_fit(X, y, np.zeros(60))
     with pytest.raises(ValueError, match="samples of positive weight"):
         _ = empty.logme_
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+@pytest.mark.parametrize("n", [5, 11, 40])
+def test_refused_samples_leave_no_trace(task, n, global_random_seed):
+    X, y, _ = draw(np.random.default_rng(global_random_seed), task, n)
+    statistics = empty(task).update(X, y)
+    with pytest.raises(ValueError, match="squares of the features overflow"):
+        statistics.update(X * 1e200, y)
+    assert_same(statistics, empty(task).update(X, y))
+    assert_same(statistics.update(X, y), empty(task).update(X, y).update(X, y))
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_merging_refuses_another_library(n):
+    torch = pytest.importorskip("torch")
+    X, y, _ = draw(np.random.default_rng(0), "classification", n)
+    there = empty("classification").update(torch.asarray(X), torch.asarray(y))
+    with pytest.raises(ValueError, match="must come from one library"):
+        empty("classification").update(X, y) + there
+
+
+@pytest.mark.parametrize("what", ["features", "targets"])
+def test_sums_that_overflow_are_refused(what):
+    X, y, _ = draw(np.random.default_rng(0), "regression", 40)
+    large = (np.abs(X) * 1e153, y) if what == "features" else (X, np.abs(y) * 1e153)
+    statistics = empty("regression").update(*large)
+    with pytest.raises(ValueError, match=f"squares of the {what} overflow"):
+        for _ in range(10):
+            statistics += statistics

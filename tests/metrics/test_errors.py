@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sktransfer.metrics import (
+    LabelledData,
     coding_rate,
     get_metric,
     get_scorer_names,
@@ -142,3 +143,17 @@ class TestSourceProbabilities:
 def test_nce_of_source_labels_of_another_length():
     with pytest.raises(ValueError, match="inconsistent numbers of samples"):
         nce_score(["a", "b"], [0, 1, 1])
+
+
+def test_source_probabilities_of_other_samples():
+    P, y = np.full((36, 2), 0.5), np.arange(36) % 3
+    for n in (30, 40):
+        data = LabelledData(np.ones((n, 2)), np.arange(n) % 3, source_proba=P)
+        for name in ("leep", "nce"):
+            with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+                get_metric(name).score(data)
+    data = LabelledData(None, y, source_proba=P, task="regression")
+    assert data.target.dtype == np.float64
+    assert 0 < data.resolution < 1e-8
+    with pytest.raises(ValueError, match="logme reads features; there are none"):
+        get_metric("logme").score(data)

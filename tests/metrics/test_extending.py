@@ -57,3 +57,37 @@ def test_other_targets_are_refused():
     X, y = load_wine(return_X_y=True)
     with pytest.raises(ValueError, match="silhouette takes classification targets"):
         SILHOUETTE(X, y + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        (lambda data: 0.5, TypeError, "must return a Score.*got float"),
+        (lambda data: Score.of_parts([0, 1]), ValueError, r"shape \(2,\).*178 samples"),
+    ],
+)
+def test_other_results_are_refused(function, error, message):
+    with pytest.raises(error, match=message):
+        Metric("silhouette", function)(*load_wine(return_X_y=True))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("tasks", "regression"), ("tasks", ("labels",)), ("reads", "proba")],
+)
+def test_misspelt_fields_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"{field} must.*{value[0]}"):
+        Metric("silhouette", silhouette, **{field: value})
+
+
+def test_a_list_keeps_every_metric():
+    other = Metric("silhouette", silhouette, tasks=("regression",))
+    with pytest.raises(ValueError, match="two different metrics called 'silhouette'"):
+        make_transferability_scorer([SILHOUETTE, other])
+    scorer = make_transferability_scorer(m for m in ("logme", SILHOUETTE))
+    assert list(scorer.metrics) == ["logme", "silhouette"]
+
+
+def test_unknown_options_are_refused():
+    with pytest.raises(TypeError, match="transrate: .* unexpected keyword.*'colour'"):
+        make_transferability_scorer("transrate", colour=1)

@@ -126,3 +126,9 @@ def test_outlier_features_cost_no_digits_of_h_score(scale, global_random_seed):
     X[:, :3] *= scale
     found = get_metric("h_score")(X.astype(np.float32), y, "classification")
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_gbc_of_features_beyond_single_precision(data):
+    X, y = data
+    X = X.astype(np.float64)
+    assert gbc_score(X * 1e100, y) == pytest.approx(gbc_score(X, y), rel=1e-9)

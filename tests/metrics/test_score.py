@@ -8,7 +8,7 @@ from scipy.stats import norm
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.metrics import r2_score
 
-from sktransfer.linear_model import LogME
+from sktransfer.linear_model import LogME, LogMEClassifier, standard_error
 from sktransfer.metrics import LabelledData, Score, get_metric, get_scorer_names
 from sktransfer.metrics._evaluate import evaluate
 from sktransfer.metrics._score import probability_better, r2_parts
@@ -184,3 +184,18 @@ class TestEvaluation:
         metric = Metric("broken", lambda data: Score(np.nan))
         with pytest.raises(ValueError, match="the score is NaN"):
             metric.score(LabelledData(self.X, self.y))
+
+    def test_weights_count_in_standard_errors(self):
+        rng = np.random.default_rng(0)
+        X, _, targets = draw(rng)
+        y, weights = targets["classification"], rng.integers(4, size=N).astype(float)
+        scores = []
+        for features in (X, X[:, :4]):
+            model = LogMEClassifier(std_error=True).fit(features, y, weights)
+            data = LabelledData(features, y, sample_weight=weights, with_parts=True)
+            scores.append(get_metric("logme").score(data))
+            assert scores[-1].std_error == pytest.approx(model.std_error_)
+        one, other = scores
+        gap = standard_error(one.parts - other.parts, weights)
+        expected = norm.cdf((one.value - other.value) / gap)
+        assert probability_better(scores)[0, 1] == pytest.approx(expected)

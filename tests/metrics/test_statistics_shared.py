@@ -10,6 +10,7 @@ from sklearn.covariance import ledoit_wolf
 from sklearn.decomposition import PCA
 
 from sktransfer.metrics import (
+    LabelledData,
     gbc_score,
     get_metric,
     get_scorer,
@@ -141,3 +142,32 @@ def test_reference_values(name, stored, tolerance, shared):
             X, y = arrays[f"{case}__features"], arrays[f"{case}__target"]
             score = get_metric(name).score_func(X, y)
             assert score == pytest.approx(values[stored], **tolerance)
+
+
+def test_weights_survive_products_in_float64(global_random_seed):
+    X, y = draw(global_random_seed, (90, 6))
+    X[:, -1] = X[:, 0] + 1e-4 * X[:, 1]  # too nearly collinear for float32
+    weights = np.random.default_rng(0).integers(4, size=90).astype(float)
+    data = LabelledData(X.astype(np.float32), y, sample_weight=weights)
+    assert data.statistics.is_single
+    assert data.spectrum.n_samples == weights.sum()
+    assert not data.statistics.is_single
+
+
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_about_mean_keeps_the_samples(task, global_random_seed):
+    X, y = draw(global_random_seed, (60, 7))
+    weights = np.linspace(1, 2, 60)
+    data = LabelledData(X + 1e3, y, task=task, sample_weight=weights, groups=y)
+    middle = data.about_mean
+    assert middle is not data
+    assert middle.task == task
+    np.testing.assert_array_equal(middle.sample_weight, weights)
+    np.testing.assert_array_equal(middle.groups, y)
+
+
+def test_metrics_that_read_the_target_alike_share(global_random_seed):
+    data = LabelledData(*draw(global_random_seed, (60, 7)))
+    numbers = data.read_as("regression")
+    assert data.read_as("regression") is numbers
+    assert data.read_as("classification") is data
