@@ -25,6 +25,8 @@ def _best_has(method: str) -> Callable[[Any], bool]:
             raise AttributeError(
                 f"{method} needs the best model, which refit=False does not keep."
             )
+        if method == "score":
+            return True  # by the metric that decides, which needs no head
         if hasattr(self, "best_estimator_"):
             transforms = method in ("transform", "get_feature_names_out")
             getattr(
