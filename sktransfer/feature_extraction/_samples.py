@@ -120,6 +120,8 @@ def take_samples(X: Any, rows: Iterable[int]) -> Any:
     >>> take_samples(["a.png", "b.png", "c.png"], [2, 0])
     ['c.png', 'a.png']
     """
+    if issparse(X):
+        X = X.tocsr()  # other formats have no rows to take
     if hasattr(X, "to_numpy"):
         return _safe_indexing(X, rows)
     if is_array(X):

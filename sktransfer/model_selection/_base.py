@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
+from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -69,8 +70,9 @@ class BaseModelSelector(
        :class:`~sktransfer.metrics.Score` by metric. ``evaluate.names`` has the
        candidates, ``evaluate.n_samples`` the number of samples, ``evaluate.y`` the
        target and ``evaluate.decides`` the metric that ranks.
-    2. It may be called several times, with samples that grow: each call's samples hold
-       those of the calls before. With `memory`, only new samples are extracted.
+    2. It may be called several times, with samples that are nested: those of a smaller
+       evaluation are among those of a larger one. Their order does not matter. With
+       `memory`, only new samples are extracted.
     3. ``results_`` has one row per candidate and layer: that of the largest evaluation
        that the candidate took part in. Scores on different numbers of samples are not
        comparable, so rows of fewer samples rank below rows of more.
@@ -224,7 +226,7 @@ class BaseModelSelector(
         evaluate = Evaluate(self, X, labels, spec, root)
         with warnings_by_thread():
             self._run_selection(evaluate)
-        results = evaluate.results()
+            results = evaluate.results()
         best = best_result(results, spec.decides)
         # At the caller of fit, which is decorated.
         for text, category in evaluate.warnings:
@@ -232,7 +234,8 @@ class BaseModelSelector(
         warn_of_failures(results, best, stacklevel=4)
         self._store_results(results, best)
         if self.task_ == "classification":
-            self.classes_ = np.unique(to_numpy(y))
+            # A policy may have left out the samples of a class.
+            self.classes_ = best.head.classes_ if best.head else np.unique(to_numpy(y))
         root.call_on_fit_task_end(estimator=self, X=X, y=y)
 
     def _check_metrics(self, metrics: dict[str, Metric]) -> EvaluationSpec:
@@ -255,7 +258,8 @@ class BaseModelSelector(
         self, results: list[CandidateResult], best: CandidateResult
     ) -> None:
         metrics = list(self.scorer_.metrics)
-        self._results = results
+        # Copies, because the policy may have kept its own.
+        self._results = [replace(r, scores={}, warnings=[]) for r in results]
         self.results_ = results_table(results, metrics, self._decides, self.error_score)
         self._order = np.argsort(self.results_["rank"], kind="stable")
         self.ranking_ = [results[i].label for i in self._order]
@@ -274,9 +278,6 @@ class BaseModelSelector(
             if gives_tokens(best.extractor):
                 steps.insert(1, ("flatten", FunctionTransformer(flatten_tokens)))
             self.best_estimator_ = Pipeline(steps)
-        for result in results:
-            result.scores = {}
-            result.warnings = []
 
     def to_frame(self) -> Any:
         """The results as a data frame, best first.

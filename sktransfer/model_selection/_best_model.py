@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import TransformerMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sktransfer.feature_extraction._extract import extract, is_stateless
 from sktransfer.feature_extraction._tokens import flatten_labels, split_tokens
@@ -25,6 +25,8 @@ def _best_has(method: str) -> Callable[[Any], bool]:
             raise AttributeError(
                 f"{method} needs the best model, which refit=False does not keep."
             )
+        if method == "score":
+            return True  # by the metric that decides, which needs no head
         if hasattr(self, "best_estimator_"):
             transforms = method in ("transform", "get_feature_names_out")
             getattr(
@@ -45,7 +47,7 @@ class BestModelMixin(TransformerMixin):
 
         They differ from those of :meth:`transform` if a step of the best extractor
         learns from the target without a sample's own label, as scikit-learn's
-        ``TargetEncoder.fit_transform`` does.
+        ``TargetEncoder.fit_transform`` does, and the policy has used all samples.
 
         Parameters
         ----------
@@ -57,7 +59,8 @@ class BestModelMixin(TransformerMixin):
         array of shape (n_samples, n_features)
         """
         self.fit(X, y)
-        if is_stateless(self.best_extractor_):
+        partial = self._results[self.best_index_].n_samples < _num_samples(X)
+        if partial or is_stateless(self.best_extractor_):
             return self.transform(X)
         if self._of_tokens:
             y = flatten_labels(X, y)

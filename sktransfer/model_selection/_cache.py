@@ -86,6 +86,12 @@ class _Entry(NamedTuple):
     fitted: bytes
     weights: list[str | None]
 
+    def goes_with(self, features: dict[str, Any], weights: list[str | None]) -> bool:
+        """Whether features can join: no weights drawn anew, and layers as wide."""
+        both = self.features, features
+        mine, others = ({k: np.shape(a)[1:] for k, a in f.items()} for f in both)
+        return weights == self.weights and mine == others
+
     def grow(self, other: _Entry) -> _Entry:
         """The samples of both."""
 
@@ -160,19 +166,19 @@ def fit_and_extract(
     if not missing.all():
         part = take_samples(X, np.flatnonzero(missing))
         extraction, seconds = _extract(fitted, part, None, source_proba)
-        if _weights(fitted) != entry.weights:  # of a factory that draws them anew
-            part, missing[:] = X, True
+        if not entry.goes_with(extraction.features, _weights(fitted)):
+            part, missing[:], entry = X, True, None
     if missing.all():
         extraction, seconds = _extract(fitted, X, y, source_proba)
     n_rows = _rows_of_samples(fitted, part, extraction) if stateless else None
     if stateless and n_rows is None:
         return fitted, extraction, seconds  # which is refused
     made = _Entry(*extraction, seconds, wanted[missing], n_rows, b"", _weights(fitted))
-    if entry is not None and entry.weights == made.weights:
+    if entry is not None and entry.goes_with(made.features, made.weights):
         made = entry.grow(made)
     try:
         kept = made._replace(fitted=_pack(fitted))
-        getattr(store, "call", store)(key, (*kept, digest(list(kept))))
+        getattr(store, "call", store)(key, (*kept, digest([key, *kept])))
     except Exception as error:
         _warn(name, error)
     return fitted, *made.read(wanted)
@@ -196,7 +202,7 @@ def _look_up(store: Any, key: str, fitted: Any) -> _Entry | None:
         entry = _Entry(*parts)
         _unpack(entry.fitted, fitted)
         # A disk may give back zeros where power was lost, and nobody would notice.
-        if digest(parts) == checksum:
+        if digest([key, *parts]) == checksum:
             return entry
     except Exception:  # the file holds something else, or a class has changed
         pass

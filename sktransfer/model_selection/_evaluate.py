@@ -31,15 +31,20 @@ class Evaluate:
     def __init__(
         self, selector: BaseEstimator, X: Any, y: Any, spec: EvaluationSpec, root: Any
     ):
-        self.names = [name for name, _ in selector.extractors]
         self.n_samples = _num_samples(X)
         self.y = y
         self.decides = spec.decides
         self.warnings: dict[tuple[str, type[Warning]], None] = {}
         self._selector, self._X, self._spec, self._root = selector, X, spec, root
         self._digests = SampleDigests(X, self.n_samples, spec.memory)
+        self._sizes: dict[int, np.ndarray] = {}  # number of samples -> samples
         self._found: dict[str, list[CandidateResult]] = {}
         self._best: CandidateResult | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all candidates; a new list each time, which a policy may change."""
+        return [name for name, _ in self._selector.extractors]
 
     def __call__(
         self, names: Iterable[str] | None = None, samples: Any = None
@@ -47,7 +52,7 @@ class Evaluate:
         """Results of the named candidates on the samples with these indices."""
         chosen = set(self.names if names is None else names)
         if unknown := chosen.difference(self.names):
-            found = sorted(unknown)
+            found = sorted(unknown, key=str)
             raise ValueError(f"names must be among {self.names}. Got {found}.")
         candidates = [pair for pair in self._selector.extractors if pair[0] in chosen]
         X, y, samples = self._take(samples)
@@ -73,9 +78,7 @@ class Evaluate:
         found = []
         for results, context in zip(batches, contexts, strict=True):
             context.call_on_fit_task_end(estimator=selector, X=X, y=y)
-            for result in results:
-                result.n_samples = len(samples)
-            self._collect(results)
+            self._collect(results, len(samples))
             if selector.verbose:
                 print_results(results)
             found += results
@@ -83,10 +86,24 @@ class Evaluate:
 
     def _take(self, samples: Any) -> tuple[Any, Any, np.ndarray]:
         everything = np.arange(self.n_samples)
-        samples = everything if samples is None else np.asarray(samples)
-        if samples.dtype.kind not in "iu" or not np.isin(samples, everything).all():
-            bounds = f"from 0 to {self.n_samples - 1}"
-            raise ValueError(f"samples must be indices {bounds}. Got {samples}.")
+        given = everything if samples is None else np.asarray(samples)
+        # In the order of the data, so that the parts of scores are of the same samples.
+        whole = given.dtype.kind in "iu"
+        samples = np.intersect1d(given.astype(np.intp), everything) if whole else []
+        if given.shape != np.shape(samples) or len(samples) == 0 < self.n_samples:
+            raise ValueError(
+                f"samples must be indices from 0 to {self.n_samples - 1}, at least one "
+                f"and each at most once. Got {given}."
+            )
+        for other in self._sizes.values():
+            small, large = sorted((samples, other), key=len)
+            if not np.isin(small, large).all():
+                raise ValueError(
+                    "samples must be nested: those of an evaluation must be among "
+                    "those of every larger one. Take them from one order of all. Got "
+                    f"{len(samples)} samples after {len(other)}."
+                )
+        self._sizes[len(samples)] = samples
         X, y = self._X, self.y
         if not np.array_equal(samples, everything):
             X, y = take_samples(X, samples), take_samples(y, samples)
@@ -99,23 +116,37 @@ class Evaluate:
             return None
         return best.value(self.decides) if best.n_samples == n_samples else np.inf
 
-    def _collect(self, results: list[CandidateResult]) -> None:
+    def _collect(self, results: list[CandidateResult], n_samples: int) -> None:
         """Keep results, all but the best one light."""
-        rivals = [*results] if self._best is None else [self._best, *results]
-        self._best = best_result(rivals, self.decides)
-        for result in rivals:
+        name, before = results[0].name, self._best
+        for result in results:
+            result.n_samples = n_samples
+        earlier = self._found.get(name)
+        if earlier is None or earlier[0].n_samples < n_samples:
+            self._found[name] = results
+        self._best = best_result(self._all_found(), self.decides)
+        for result in filter(None, [before, *results]):
             if result is not self._best:
                 result.lighten()
         for result in results:
             self.warnings.update(dict.fromkeys(result.warnings))
-        name = results[0].name
-        earlier = self._found.get(name)
-        if earlier is None or earlier[0].n_samples < results[0].n_samples:
-            self._found[name] = results
+
+    def _all_found(self) -> list[CandidateResult]:
+        return [r for name in self.names for r in self._found.get(name, [])]
 
     def results(self) -> list[CandidateResult]:
         """Those of the largest evaluation of each candidate."""
-        found = [r for name in self.names for r in self._found.get(name, [])]
+        found = self._all_found()
         if not found:
             raise ValueError("_run_selection has evaluated no candidate.")
-        return found
+        best = self._best
+        if best is None or best.head is None or best.head.statistics_ is not None:
+            return found
+        # It was lightened before a better candidate failed on more samples.
+        extractor = dict(self._selector.extractors)[best.name]
+        X, y, samples = self._take(self._sizes[best.n_samples])
+        digests = self._digests.of(samples, y)
+        again = evaluate_candidate(best.name, extractor, X, y, self._spec, digests)
+        del self._found[best.name]
+        self._collect(again, len(samples))
+        return self._all_found()

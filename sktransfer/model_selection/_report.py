@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 
 import numpy as np
 
 from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.model_selection._candidate import CandidateResult
-from sktransfer.utils._terminal import printable
+from sktransfer.utils._terminal import escaped, printable
 
 
 def print_results(results: list[CandidateResult]) -> None:
@@ -21,7 +22,8 @@ def print_results(results: list[CandidateResult]) -> None:
         scores = scores or "failed"
         seconds = np.nansum([result.extract_time, result.score_time])
         failed = f" [{'; '.join(result.errors)}]" if result.errors else ""
-        print(printable(f"{result.label}: {scores} ({seconds:.1f} s){failed}"))
+        line = printable(f"{result.label}: {scores} ({seconds:.1f} s){failed}")
+        print(escaped(line, sys.stdout))
 
 
 def warn_of_failures(

@@ -114,5 +114,7 @@ class ModelSelector(BaseModelSelector):
     def _run_selection(self, evaluate: Evaluate) -> None:
         evaluate()
 
-    def _max_evaluations(self) -> int:
-        return len(self.extractors)
+    def _max_evaluations(self) -> int | None:
+        # A subclass may have a policy of its own.
+        own = type(self)._run_selection is ModelSelector._run_selection
+        return len(self.extractors) if own else None

@@ -22,7 +22,7 @@ def printable(text: object) -> str:
 
 def encodable(text: str, stream: TextIO | None) -> bool:
     """Whether the stream can express the text."""
-    return _escaped(text, stream) == text
+    return escaped(text, stream) == text
 
 
 def write(text: str) -> None:
@@ -34,7 +34,7 @@ def write(text: str) -> None:
     if sys.stdout is None:
         return
     try:
-        sys.stdout.write(_escaped(text, sys.stdout))
+        sys.stdout.write(escaped(text, sys.stdout))
         sys.stdout.flush()
     except OSError as error:
         _silence(sys.stdout)
@@ -46,7 +46,7 @@ def say(text: str) -> None:
     if sys.stderr is None:
         return
     try:
-        print(_escaped(printable(text), sys.stderr), file=sys.stderr, flush=True)
+        print(escaped(printable(text), sys.stderr), file=sys.stderr, flush=True)
     except OSError:
         _silence(sys.stderr)
 
@@ -56,7 +56,8 @@ def is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def _escaped(text: str, stream: TextIO | None) -> str:
+def escaped(text: str, stream: TextIO | None) -> str:
+    """Escape the characters that the stream cannot express."""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)
 

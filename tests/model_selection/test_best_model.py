@@ -347,3 +347,13 @@ def test_candidates_whose_output_is_a_data_frame(wine):
     selector = ModelSelector([("scaled", framed)]).fit(X, y)
     assert selector.best_score_ == plain.best_score_
     np.testing.assert_array_equal(selector.predict(X), plain.predict(X))
+
+
+def test_score_needs_no_head(wine):
+    X, y = wine[0], np.c_[wine[0][:, 0], np.zeros(178)]  # LogME refuses zeros
+    scoring = {"spread": lambda X, y: np.std(X)}
+    selector = ModelSelector([("one", PCA(1)), ("all", PCA())], scoring=scoring)
+    with pytest.warns(CandidateFailedWarning, match="cannot score target 1"):
+        selector.fit(X, y)
+    assert selector.score(X, y) == pytest.approx(selector.best_score_)
+    assert not hasattr(selector, "predict")

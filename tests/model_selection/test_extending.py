@@ -145,7 +145,125 @@ def test_policies_that_ask_for_what_is_not_there(wine):
         BaseModelSelector(CANDIDATES)
 
 
-@pytest.mark.parametrize("container", ["list", "frame", "sparse", "torch", "dataset"])
+def test_the_order_of_the_samples_does_not_matter(wine):
+    class Shuffled(BaseModelSelector):
+        def _run_selection(self, evaluate):
+            rng = np.random.default_rng(0)
+            for name in evaluate.names:
+                evaluate([name], rng.permutation(evaluate.n_samples))
+
+    P = Shuffled(CANDIDATES).fit(*wine).probability_better_
+    expected = ModelSelector(CANDIDATES).fit(*wine).probability_better_
+    np.testing.assert_array_equal(P, expected)
+
+
+def test_samples_that_are_not_nested_are_refused(wine):
+    class Asks(BaseModelSelector):
+        rounds = ()
+
+        def _run_selection(self, evaluate):
+            for samples in self.rounds:
+                evaluate(samples=samples)
+
+    odd, even = range(1, 178, 2), range(0, 178, 2)
+    for Asks.rounds in ((odd, even), (odd, range(178), range(100)), (range(100), odd)):
+        with pytest.raises(ValueError, match="samples must be nested"):
+            Asks(CANDIDATES).fit(*wine)
+    for wrong in ([], [0, 1, 2, 2], [[0, 60], [90, 150]], 5):
+        Asks.rounds = (wrong,)
+        with pytest.raises(ValueError, match="at least one and each at most once"):
+            Asks(CANDIDATES).fit(*wine)
+    Asks.rounds = (range(178), even)  # a larger evaluation may come first
+    assert Asks(CANDIDATES).fit(*wine).results_["n_samples"].tolist() == [178] * 4
+
+
+def test_small_integers_are_no_mask(wine):
+    torch = pytest.importorskip("torch")
+
+    class Some(BaseModelSelector):
+        def _run_selection(self, evaluate):
+            evaluate(samples=np.arange(0, 178, 2, dtype=np.uint8))
+
+    X, y = wine
+    selector = Some(CANDIDATES).fit(torch.tensor(X), y)
+    expected = ModelSelector(CANDIDATES).fit(X[::2], y[::2])
+    np.testing.assert_allclose(
+        selector.results_["logme"], expected.results_["logme"], atol=1e-9
+    )
+
+
+def test_a_policy_may_change_the_lists_that_it_gets(wine):
+    class Changes(BaseModelSelector):
+        def _run_selection(self, evaluate):
+            names = evaluate.names
+            evaluate().clear()
+            names.clear()
+
+    assert len(Changes(CANDIDATES).fit(*wine).ranking_) == 4
+
+
+def test_a_policy_may_keep_its_results(wine):
+    class Keeps(BaseModelSelector):
+        def _run_selection(self, evaluate):
+            self.history_ = evaluate()
+
+    selector = Keeps(CANDIDATES).fit(*wine)
+    values = [result.value("logme") for result in selector.history_]
+    np.testing.assert_array_equal(values, selector.results_["logme"])
+
+
+def test_a_subclass_of_the_selector_may_evaluate_more_often(wine):
+    class Twice(ModelSelector):
+        def _run_selection(self, evaluate):
+            evaluate(samples=range(0, 178, 2))
+            super()._run_selection(evaluate)
+
+    expected = ModelSelector(CANDIDATES).fit(*wine)
+    assert Twice(CANDIDATES).fit(*wine).ranking_ == expected.ranking_
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_the_best_gives_standard_deviations_after_a_better_one_fails(n_jobs, wine):
+    class Rounds(BaseModelSelector):
+        def _run_selection(self, evaluate):
+            evaluate(samples=range(0, 178, 2))
+            evaluate(names=["fails"])
+
+    def small(X):
+        if len(X) > 100:
+            raise MemoryError("too many")
+        return X
+
+    X, y = wine[0], wine[0] @ np.arange(13.0) + wine[1]
+    candidates = [*CANDIDATES, ("fails", FunctionTransformer(small))]
+    with pytest.warns(CandidateFailedWarning, match="too many"):
+        selector = Rounds(candidates, n_jobs=n_jobs).fit(X, y)
+    expected = ModelSelector(CANDIDATES).fit(X[::2], y[::2])
+    assert selector.best_name_ == expected.best_name_
+    for mine, other in zip(
+        selector.best_estimator_.predict(X, return_std=True),
+        expected.best_estimator_.predict(X, return_std=True),
+        strict=True,
+    ):
+        np.testing.assert_allclose(mine, other, rtol=1e-9)
+
+
+def test_the_best_model_of_some_of_the_samples(wine):
+    class Half(BaseModelSelector):
+        def _run_selection(self, evaluate):
+            evaluate(samples=range(100))
+
+    X, y = wine  # sorted: no sample of the last class is read
+    selector = Half(CANDIDATES)
+    Z = selector.fit_transform(X, y)
+    np.testing.assert_array_equal(Z, selector.transform(X))
+    assert selector.classes_.tolist() == [0, 1]
+    assert selector.predict_proba(X).shape == (178, len(selector.classes_))
+
+
+@pytest.mark.parametrize(
+    "container", ["list", "frame", "sparse", "coo", "torch", "dataset"]
+)
 def test_samples_of_any_kind(container, wine):
     X, y = wine
 
@@ -162,12 +280,13 @@ def test_samples_of_any_kind(container, wine):
         "list": lambda: (list(X), list(y)),
         "frame": lambda: (library.DataFrame(X), library.Series(y, index=y)),
         "sparse": lambda: (pytest.importorskip("scipy.sparse").csr_matrix(X), y),
+        "coo": lambda: (pytest.importorskip("scipy.sparse").coo_matrix(X), y),
         "torch": lambda: (library.tensor(X), library.tensor(y)),
         "dataset": lambda: (Dataset(), y),
     }[container]()
 
     def read(samples):
-        if container == "sparse":
+        if container in ("sparse", "coo"):
             return samples.toarray()
         if container == "dataset" and not isinstance(samples, list):
             samples = [samples[i][0] for i in range(len(samples))]
@@ -221,6 +340,26 @@ class TestGrowingSamples:
         assert [len(rows) for rows in seen] == [100, 78]
         ModelSelector(candidates, memory=str(tmp_path)).fit(X[:60], y[:60])
         assert len(seen) == 2
+
+    def test_features_that_do_not_fit_those_kept_replace_them(self, wine, tmp_path):
+        class Wider(Counting):
+            def extract(self, X, *, source_proba=False):
+                few, n = super().extract(X).features["few"], len(X)
+                layers = {"few": few, "more": X[:, : n // 40]}
+                return Extraction(layers if n > 100 else {"few": few})
+
+            def __sklearn_clone__(self):
+                return Wider(self.seen)
+
+        class Half(BaseModelSelector):
+            def _run_selection(self, evaluate):
+                evaluate(samples=range(0, evaluate.n_samples, 4))
+                evaluate()
+
+        expected = Half([("net", Wider([]))]).fit(*wine)
+        selector = Half([("net", Wider([]))], memory=str(tmp_path)).fit(*wine)
+        assert selector.ranking_ == expected.ranking_
+        assert selector.best_score_ == expected.best_score_
 
     def test_what_learns_is_kept_as_a_whole(
         self, wine, tmp_path, logged_transformer, log

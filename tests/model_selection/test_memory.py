@@ -310,6 +310,16 @@ def test_damaged_entries_are_extracted_again(
     assert len(log.read()) == 2
 
 
+def test_entries_of_others_are_extracted_again(fit, logged_extractor, tmp_path):
+    candidates = [(str(k), logged_extractor(power=k)) for k in (1, 2)]
+    first = fit(candidates)
+    one, other = outputs(tmp_path)
+    other.write_bytes(one.read_bytes())
+    with pytest.warns(UserWarning, match="the features in memory are damaged"):
+        second = fit(candidates)
+    np.testing.assert_array_equal(second.results_["logme"], first.results_["logme"])
+
+
 @pytest.mark.parametrize("content", [None, {"a": 1}, (1, 2, 3, 4, 5)])
 def test_entries_that_hold_something_else_are_extracted_again(fit, tmp_path, content):
     first = fit([("pca", PCA(2))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 
 import numpy as np
@@ -243,3 +244,11 @@ def test_lines_for_each_candidate(wine, capsys):
     assert all(": logme " in line and ", h_score " in line for line in lines)
     ModelSelector(CANDIDATES).fit(*wine)
     assert not capsys.readouterr().out
+
+
+def test_verbose_escapes_what_standard_output_cannot_express(wine, monkeypatch):
+    page = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.setattr("sys.stdout", page)
+    ModelSelector([("r\u00e9sidu", PCA(1))], verbose=1).fit(*wine)
+    page.flush()
+    assert rb"r\xe9sidu: logme" in page.buffer.getvalue()
