@@ -189,7 +189,7 @@ class BaseNetworkExtractor(BaseExtractor):
         # Networks are made one at a time: they draw from the one random state of torch.
         with exclusive([self, torch.default_generator]):
             cache, source = self._cache(), self._module_params()
-            if "module" not in cache or cache["module"][0] != source:
+            if "module" not in cache or _differ(cache["module"][0], source):
                 cache.pop("module", None)  # make room for the new one
                 module = self.make_module()
                 module = module.float() if self.dtype == "float32" else module
@@ -418,8 +418,8 @@ class BaseNetworkExtractor(BaseExtractor):
     def _module_params(self) -> dict[str, Any]:
         """What tells one module from another, `network` included."""
         return {
-            # Of a dict a copy, for it may be changed in place.
-            name: dict(value) if isinstance(value, dict) else value
+            # Of a dict or list a copy, for it may be changed in place.
+            name: copy.copy(value) if isinstance(value, (dict, list)) else value
             for name, value in self.get_params(deep=False).items()
             if name not in self.not_in_module
         }
@@ -477,3 +477,11 @@ class BaseNetworkExtractor(BaseExtractor):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_derived": self._without_module()}
+
+
+def _differ(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether any parameter is another one."""
+    try:
+        return old != new
+    except (ValueError, RuntimeError):  # other arrays or tensors
+        return True

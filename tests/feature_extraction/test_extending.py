@@ -210,3 +210,24 @@ def test_no_mean_of_a_single_layer(data):
     extractor = Convolved(layer=None)
     with pytest.raises(ValueError, match="'mean' averages the other layers"):
         extractor.select_layer("mean").transform(data[0])
+
+
+class Widths(BaseNetworkExtractor):
+    def __init__(self, network):
+        self.network = network
+
+    def make_module(self):
+        return torch.nn.Conv2d(3, int(self.network[0]), 1)
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_a_parameter_that_is_changed_or_replaced_makes_another_network(data, make):
+    X = data[0].transpose(0, 3, 1, 2)
+    extractor = Widths(make([4, 4]))
+    assert extractor.transform(X).shape == (40, 4)
+    assert extractor.load_module() is extractor.load_module()
+    if make is list:
+        extractor.network[0] = 5
+        assert extractor.transform(X).shape == (40, 5)
+    extractor.network = make([6, 4])
+    assert extractor.transform(X).shape == (40, 6)
