@@ -13,9 +13,13 @@ from sklearn.base import BaseEstimator, TransformerMixin, _fit_context
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.metaestimators import available_if
 
-from sktransfer.feature_extraction._collect import collect
+from sktransfer.feature_extraction._collect import check_extraction, collect
 from sktransfer.feature_extraction._fingerprint import digest
-from sktransfer.feature_extraction._samples import check_samples, read_samples
+from sktransfer.feature_extraction._samples import (
+    check_samples,
+    is_array,
+    read_samples,
+)
 from sktransfer.feature_extraction._tokens import split_tokens
 from sktransfer.utils._array_api import get_namespace
 
@@ -105,11 +109,14 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Derive one of `extract` and `iter_extract` from the other."""
         super().__init_subclass__(**kwargs)
-        match "extract" in vars(cls), "iter_extract" in vars(cls):
-            case True, False:
-                cls.iter_extract = _at_once(cls.extract)
-            case False, True:
-                cls.extract = _collected(cls.iter_extract)
+        first = {
+            name: next(i for i, own in enumerate(cls.__mro__) if name in vars(own))
+            for name in ("extract", "iter_extract")
+        }
+        if first["extract"] < first["iter_extract"]:  # maybe that of a mixin
+            cls.iter_extract = _at_once(cls.extract)
+        elif first["iter_extract"] < first["extract"]:
+            cls.extract = _collected(cls.iter_extract)
 
     @abstractmethod
     def extract(self, X: Any, *, source_proba: bool = False) -> Extraction:
@@ -221,7 +228,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             Float32 features. Where ``gives_tokens`` is True, an array of objects: for
             each sample an array (n_parts, n_features).
         """
-        extraction = self.extract(X)
+        X = self._read_once(X)
+        extraction = check_extraction(self.extract(X), self, "extract must return")
         widths = {name: f.shape[1] for name, f in extraction.features.items()}
         self._cache()["widths"] = widths
         return self._per_sample(extraction.joined, X)
@@ -239,7 +247,9 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         features : dict of str to ndarray of shape (n_samples, n_features)
             What :meth:`transform` returns, by the name of the layer.
         """
-        layers = self.extract(X).features
+        X = self._read_once(X)
+        extraction = check_extraction(self.extract(X), self, "extract must return")
+        layers = extraction.features
         return {name: self._per_sample(rows, X) for name, rows in layers.items()}
 
     @available_if(lambda extractor: extractor.check_source_proba() is None)
@@ -327,8 +337,9 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         (``batch_size``, ``device``), and the identity of the weights. Functions and
         classes of installed libraries count by name and version, everything else by
         content: your own functions and classes by their code and what it refers to.
-        Where a function makes the network, the files named in its arguments, constants
-        or globals count by size and time; a file that it finds in another way does not.
+        Files count by size and time if they are named by a parameter that a network is
+        made from or, where a function makes it, in its arguments, constants or globals;
+        a file that is found in another way does not.
 
         Returns
         -------
@@ -347,6 +358,14 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         if params:
             self._cache().pop("widths", None)  # of the features as they were
         return super().set_params(**params)
+
+    def _read_once(self, X: Any) -> Any:
+        """Samples that are counted by their parts, too, read from a dataset."""
+        if not self.gives_tokens:
+            return X
+        held, n_samples = check_samples(X, self)
+        is_held = is_array(held) or isinstance(held, (list, tuple))
+        return X if is_held else read_samples(held, 0, n_samples)
 
     def _per_sample(self, rows: Any, X: Any) -> Any:
         if not self.gives_tokens:
@@ -395,6 +414,7 @@ def _collected(iter_extract: Callable) -> Callable:
 
     @functools.wraps(BaseExtractor.extract)
     def extract(self, X, *, source_proba=False):
+        X = self._read_once(X)
         return Extraction(
             *collect(iter_extract(self, X, source_proba=source_proba), X, self)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,15 +22,19 @@ def collect(
     """Float32 features by layer, and source probabilities, in the order of X."""
     outputs: dict[Any, np.ndarray] = {}
     is_missing = None
+    n_given = 0
     waiting: deque = deque()
     try:
-        for rows, (features, proba) in stream:
+        for rows, batch in stream:
+            check_extraction(batch, extractor, "iter_extract must yield rows and")
             if is_missing is None:
                 is_missing = np.ones(_count_rows(X, extractor), dtype=bool)
+            n_given += len(is_missing[rows])
             is_missing[rows] = False
+            features, proba = batch
             parts = features if proba is None else {**features, _PROBA: proba}
             waiting.append((rows, *_start_copy(parts)))
-            del features, proba, parts  # before there is another batch
+            del batch, features, proba, parts  # before there is another batch
             # CUDA computes this batch while the previous one is written.
             while waiting and (waiting[0][2] is None or len(waiting) > 1):
                 _write(outputs, is_missing, *waiting.popleft())
@@ -39,11 +43,17 @@ def collect(
     finally:
         if hasattr(stream, "close"):  # with an error, before its traceback is gone
             stream.close()
-    if is_missing is None or is_missing.any():
-        what = "no batch" if is_missing is None else f"no row {is_missing.argmax()}"
+    problem = None
+    if is_missing is None:
+        problem = "no batch"
+    elif is_missing.any():
+        problem = f"no row {is_missing.argmax()}"
+    elif n_given > len(is_missing):
+        problem = f"{n_given} rows for {len(is_missing)}"
+    if problem is not None:
         raise ValueError(
             f"{type(extractor).__name__}.iter_extract must yield every row of X once. "
-            f"It has yielded {what}."
+            f"It has yielded {problem}."
         )
     proba = outputs.pop(_PROBA, None)
     return outputs, proba
@@ -104,3 +114,27 @@ def _write(
                 f"The layer {name!r} gave {len(array)} rows for {n_rows} samples."
             )
         own[rows] = array
+
+
+def check_extraction(result: Any, extractor: Any, method: str) -> Any:
+    """Check that an extraction holds arrays with two axes by layer, and return it."""
+    features = getattr(result, "features", None)
+    what = f"{type(extractor).__name__}.{method} an Extraction"
+    if not (isinstance(features, Mapping) and features):
+        given = f"a {type(result).__name__}"
+        if hasattr(result, "features"):
+            given = f"an Extraction whose features are {features!r:.80}"
+        raise TypeError(
+            f"{what} whose features are a dict of arrays by layer. Got {given} "
+            "instead: return Extraction({'name of the layer': features})."
+        )
+    parts = {f"layer {name!r}": array for name, array in features.items()}
+    if result.source_proba is not None:
+        parts["source probabilities"] = result.source_proba
+    for name, array in parts.items():
+        if len(np.shape(array)) != 2:
+            raise ValueError(
+                f"{what} of arrays with two axes, samples and features. Got shape "
+                f"{tuple(np.shape(array))} for the {name}."
+            )
+    return result

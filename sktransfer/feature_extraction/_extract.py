@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
@@ -10,6 +10,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
 from sktransfer.feature_extraction._base import BaseExtractor, Extraction
+from sktransfer.feature_extraction._collect import check_extraction
 
 
 def without_predictor(estimator: Any) -> Any:
@@ -133,7 +134,7 @@ def extract(
         if isinstance(step, BaseExtractor):
             wanted = source_proba and hasattr(step, "source_proba")
             result = (step.fit(X, y) if fit else step).extract(X, source_proba=wanted)
-            _check_is_extraction(result, step)
+            check_extraction(result, step, "extract must return")
             proba = result.source_proba if wanted else proba
         elif fit and hasattr(step, "fit_transform"):
             # Not what `transform` gives where a step learns from the target: the
@@ -149,17 +150,3 @@ def extract(
 def _pin_weights(estimator: Any) -> None:
     for extractor in extractors_within(estimator, frozen=True):
         extractor.pin_weights()
-
-
-def _check_is_extraction(result: Any, step: BaseExtractor) -> None:
-    features = getattr(result, "features", None)
-    if isinstance(features, Mapping) and features:
-        return
-    given = f"a {type(result).__name__}"
-    if isinstance(result, Extraction):
-        given = f"an Extraction whose features are {features!r:.80}"
-    raise TypeError(
-        f"{type(step).__name__}.extract must return an Extraction whose features are a "
-        f"dict of arrays by layer. Got {given} instead: return "
-        "Extraction({'name of the layer': features})."
-    )

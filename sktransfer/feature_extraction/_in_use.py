@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -30,6 +31,12 @@ def tensors_of(submodules: list[torch.nn.Module]) -> list[torch.Tensor]:
         for tensor in tensors.values()
     ]
     return [tensor for tensor in own if tensor is not None]
+
+
+def copy_module(module: torch.nn.Module) -> torch.nn.Module:
+    """Copy a module while no other thread uses it, which may have hooks on it."""
+    with exclusive(parts_of(module)):
+        return copy.deepcopy(module)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -15,7 +16,8 @@ from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktransfer.feature_extraction._base import BaseExtractor, Extraction
 from sktransfer.feature_extraction._batches import collate, describe, to_device
-from sktransfer.feature_extraction._in_use import in_use, parts_of
+from sktransfer.feature_extraction._fingerprint import digest
+from sktransfer.feature_extraction._in_use import copy_module, in_use, parts_of
 from sktransfer.feature_extraction._layers import (
     SOURCE,
     Layers,
@@ -187,7 +189,7 @@ class BaseNetworkExtractor(BaseExtractor):
         # Networks are made one at a time: they draw from the one random state of torch.
         with exclusive([self, torch.default_generator]):
             cache, source = self._cache(), self._module_params()
-            if "module" not in cache or cache["module"][0] != source:
+            if "module" not in cache or _differ(cache["module"][0], source):
                 cache.pop("module", None)  # make room for the new one
                 module = self.make_module()
                 module = module.float() if self.dtype == "float32" else module
@@ -214,7 +216,12 @@ class BaseNetworkExtractor(BaseExtractor):
             It runs `module`. Unless `network` is a module, its clones and pickles load
             the original again.
         """
-        copied = copy.copy(self).set_params(**params)
+        copied, known = copy.copy(self), self.get_params()
+        for name, value in params.items():
+            if name not in known and hasattr(BaseNetworkExtractor, name):
+                setattr(copied, name, value)  # a class may lack it as a parameter
+            else:
+                copied.set_params(**{name: value})
         if isinstance(self.network, torch.nn.Module):
             return copied.set_params(network=module)
         copied._derived = {"module": (copied._module_params(), module)}
@@ -396,7 +403,7 @@ class BaseNetworkExtractor(BaseExtractor):
         self._derived = self._without_module()
 
     def select_layer(self, name: str) -> BaseNetworkExtractor:
-        if name == "mean" and not isinstance(self.layer, str):
+        if name == "mean" and isinstance(self.layer, (list, tuple)):
             others = [entry for entry in map(str, self.layer) if entry != "mean"]
             name = f"mean({', '.join(e for e in others if not e.startswith('mean('))})"
         return super().select_layer(name)
@@ -410,8 +417,8 @@ class BaseNetworkExtractor(BaseExtractor):
     def _module_params(self) -> dict[str, Any]:
         """What tells one module from another, `network` included."""
         return {
-            # Of a dict a copy, for it may be changed in place.
-            name: dict(value) if isinstance(value, dict) else value
+            # Of a dict or list a copy, for it may be changed in place.
+            name: copy.copy(value) if isinstance(value, (dict, list)) else value
             for name, value in self.get_params(deep=False).items()
             if name not in self.not_in_module
         }
@@ -422,9 +429,7 @@ class BaseNetworkExtractor(BaseExtractor):
             t.is_floating_point() and t.dtype != torch.float32
             for t in chain(module.parameters(), module.buffers())
         ):
-            with exclusive(parts_of(module)):
-                module = copy.deepcopy(module)
-            module.float()
+            return copy_module(module).float()
         return module
 
     def _read_batch(self, X: Any, rows: slice, preprocess: Any) -> tuple[Any, bool]:
@@ -453,6 +458,9 @@ class BaseNetworkExtractor(BaseExtractor):
 
     def _fingerprint_params(self) -> dict[str, Any]:
         params = super()._fingerprint_params()
+        for name, value in self._module_params().items():
+            if name in params and isinstance(value, (str, os.PathLike)):
+                params[name] = digest(value, with_files=True)
         if isinstance(self.network, torch.nn.Module):
             params["network"] = digest_module(self.network)
         return params
@@ -468,3 +476,11 @@ class BaseNetworkExtractor(BaseExtractor):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_derived": self._without_module()}
+
+
+def _differ(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether any parameter is another one."""
+    try:
+        return old != new
+    except (ValueError, RuntimeError):  # other arrays or tensors
+        return True

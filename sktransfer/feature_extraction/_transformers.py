@@ -187,12 +187,13 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
         stream = super().iter_extract(list(places), source_proba=source_proba)
         with closing(stream):
             for rows, batch in stream:
-                found = [rows_of[i] for i in rows]
+                found = [rows_of[i] for i in np.arange(len(rows_of))[rows]]
                 again = [k for k, own in enumerate(found) for _ in own]
                 rows = np.concatenate(found)
-                for start in range(0, len(again), self.batch_size):
-                    part = slice(start, start + self.batch_size)
-                    repeats = len(again) > len(found)
+                repeats = len(rows) > len(found)
+                size = self.batch_size if repeats else len(rows)
+                for start in range(0, len(rows), size):
+                    part = slice(start, start + size)
                     own = _take_rows(batch, again[part]) if repeats else batch
                     yield rows[part], own
                 del batch, own

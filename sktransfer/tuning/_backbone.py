@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from sktransfer import feature_extraction
 from sktransfer.feature_extraction import BaseExtractor
+from sktransfer.feature_extraction._in_use import copy_module
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
@@ -37,7 +37,7 @@ def make_backbone(network: Any, **options: Any) -> Backbone:
     if hasattr(network, "make_backbone"):
         return network.make_backbone(**options)
     extractor = as_extractor(network)
-    return Backbone(extractor, copy.deepcopy(extractor.load_module()), **options)
+    return Backbone(extractor, copy_module(extractor.load_module()), **options)
 
 
 class Backbone(torch.nn.Module):

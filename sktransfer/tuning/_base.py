@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -28,6 +27,7 @@ from sktransfer.tuning._net import (
     Samples,
     TunedModule,
     TuningNet,
+    forked_rng,
     not_finite,
 )
 from sktransfer.tuning.penalties._base import BasePenalty, PenaltyContext
@@ -163,7 +163,8 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         train, valid = self._split(samples, split)
         options = {"batch_size": self.batch_size, "device": self.device}
         backbone = make_backbone(self.network, **options)
-        with _seeded(initial, backbone.device):
+        with forked_rng(backbone.device):
+            torch.manual_seed(initial)
             module = self._make_module(backbone, samples, y, classes)
             net = self._make_net(module, valid)
             torch.manual_seed(training)
@@ -236,7 +237,12 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 features=backbone.transform,
                 precompute=self.augment is None,
             )
-            module.penalty = self.penalty.bind(context)
+            module.penalty = term = self.penalty.bind(context)
+            if not callable(term):
+                raise TypeError(
+                    f"{type(self.penalty).__name__}.bind must return a callable "
+                    f"term(features, X, rows). Got {term!r}."
+                )
         return module
 
     def _make_net(self, module: TunedModule, valid: Samples | None) -> TuningNet:
@@ -352,16 +358,3 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         tags.no_validation = True
         tags.target_tags.required = True
         return tags
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's random numbers in this context only."""
-    devices = []
-    if device.type == "cuda":
-        devices = [
-            torch.cuda.current_device() if device.index is None else device.index
-        ]
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -20,6 +20,7 @@ from sktransfer.feature_extraction._fingerprint import (
     digest_samples,
 )
 from sktransfer.linear_model import LogME, LogMEClassifier
+from sktransfer.tuning._backbone import as_extractor
 from sktransfer.tuning._net import TuningNet
 from sktransfer.utils._optional import import_optional
 
@@ -102,14 +103,14 @@ class Checkpoint:
             if net.scheduler:
                 net.scheduler.load_state_dict(state["scheduler"])
             net.history = skorch.history.History(json.loads(state["history"]))
+            torch.set_rng_state(state["random"])
+            device = net.module_.backbone.device
+            if device.type == "cuda" and state["random_cuda"] is not None:
+                torch.cuda.set_rng_state(state["random_cuda"], device)
         net.stopped, net.best = state["stopped"], state["best"]
         for _, callback in net.callbacks_:
             if isinstance(callback, skorch.callbacks.PassthroughScoring):
                 _restore_best_score(callback, net.history)
-        torch.set_rng_state(state["random"])
-        device = net.module_.backbone.device
-        if device.type == "cuda" and state["random_cuda"] is not None:
-            torch.cuda.set_rng_state(state["random_cuda"], device)
 
     @contextmanager
     def _blaming_damage(self) -> Iterator[None]:
@@ -158,7 +159,12 @@ def _describe(value: Any) -> Any:
     if isinstance(value, skorch.callbacks.Callback):
         return type(value), _describe(_callback_params(value))
     if isinstance(value, dict):
-        return {key: _describe(part) for key, part in value.items()}
+        # An import name stands for the code that it names.
+        is_name = {"network"} if isinstance(value.get("network"), str) else set()
+        return {
+            key: _describe(as_extractor(part) if key in is_name else part)
+            for key, part in value.items()
+        }
     if isinstance(value, (list, tuple)):
         return [_describe(part) for part in value]
     return value

@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,16 @@ class TunedModule(torch.nn.Module):
             if parameter.requires_grad:
                 groups[id(parameter) not in old]["params"].append(parameter)
         return [group for group in groups if group["params"]]
+
+
+def forked_rng(device: torch.device) -> AbstractContextManager:
+    """Leave torch's random numbers, those of the device too, as they were before."""
+    devices = []
+    if device.type == "cuda":
+        devices = [
+            torch.cuda.current_device() if device.index is None else device.index
+        ]
+    return torch.random.fork_rng(devices=devices)
 
 
 def not_finite(outputs: torch.Tensor) -> np.ndarray:
@@ -193,7 +203,15 @@ class TuningNet(skorch.NeuralNet):
         loss = super().get_loss(outputs, y_true)
         if not training or self.module_.penalty is None:
             return loss
-        penalty = self.module_.penalty(features, X.X, X.rows)
+        # With weight 0, what the term draws at random must not change the training.
+        is_off = self.penalty_weight == 0
+        with forked_rng(loss.device) if is_off else nullcontext():
+            penalty = self.module_.penalty(features, X.X, X.rows)
+        if not isinstance(penalty, torch.Tensor) or penalty.numel() != 1:
+            raise TypeError(
+                "The term of a penalty must return a tensor with one number, such as a "
+                f"mean over the batch. Got {penalty!r:.80}."
+            )
         self.history.record_batch("train_penalty", penalty.item())
         return loss + self.penalty_weight * penalty
 

@@ -10,7 +10,7 @@ from sklearn.utils._param_validation import Interval, StrOptions, validate_param
 
 from sktransfer import feature_extraction
 from sktransfer.feature_extraction import BaseExtractor
-from sktransfer.model_selection import ModelSelector
+from sktransfer.model_selection import BaseModelSelector
 from sktransfer.tuning._backbone import as_extractor
 from sktransfer.tuning._base import BaseFineTune
 from sktransfer.tuning._fine_tune import FineTuneClassifier, FineTuneRegressor
@@ -23,14 +23,14 @@ _PENALTIES = {"b-tuning": BayesianTuning, "distillation": FeatureDistillation}
 
 @validate_params(
     {
-        "selector": [ModelSelector],
+        "selector": [BaseModelSelector],
         "k": [Interval(Integral, 1, None, closed="left")],
         "method": [StrOptions({*_PENALTIES, "zoo-tuning", "plain"})],
     },
     prefer_skip_nested_validation=False,
 )
 def rank_and_tune(
-    selector: ModelSelector,
+    selector: BaseModelSelector,
     network: Any,
     X: Any,
     y: Any,
@@ -43,7 +43,7 @@ def rank_and_tune(
 
     Parameters
     ----------
-    selector : ModelSelector
+    selector : ModelSelector, or another BaseModelSelector
         The candidates. The ranking of a fitted selector, which must have been fitted to
         the same data, is used as it is. Otherwise a clone is fitted.
     network : str, TorchFeatureExtractor, torch.nn.Module or callable
@@ -122,7 +122,7 @@ def rank_and_tune(
 
 
 def _alike(
-    selector: ModelSelector, network: BaseExtractor, k: int
+    selector: BaseModelSelector, network: BaseExtractor, k: int
 ) -> list[tuple[Any, Any]]:
     """The k best teachers that have the structure of the network, except itself."""
     module, head = network.load_module(), network.source_head

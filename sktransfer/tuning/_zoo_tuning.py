@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from sklearn.base import BaseEstimator
 from sklearn.utils._param_validation import Interval
 
+from sktransfer.feature_extraction._in_use import copy_module
 from sktransfer.tuning._backbone import Backbone, as_extractor
 from sktransfer.tuning._mixed_layer import MixedLayer, is_mixable
 from sktransfer.tuning.penalties._teachers import check_teachers
@@ -126,7 +127,7 @@ class ZooTuning(BaseEstimator):
         """
         self._validate_params()
         network = as_extractor(self.network)
-        module, own = copy.deepcopy(network.load_module()), network.fingerprint()
+        module, own = copy_module(network.load_module()), network.fingerprint()
         head = network.source_head
         layers = [name for name, _ in _own_weights(module, head)]
         for name in layers:

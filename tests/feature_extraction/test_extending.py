@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -173,3 +174,60 @@ def test_in_a_selector_with_memory(kind, data, tmp_path, n_jobs):
     assert plain.best_score_ == pytest.approx(fits[0].best_score_)
     restored = pickle.loads(pickle.dumps(plain))
     np.testing.assert_array_equal(restored.predict(X), plain.predict(X))
+
+
+class FromFile(BaseNetworkExtractor):
+    def __init__(self, network):
+        self.network = network
+
+    def make_module(self):
+        return torch.load(self.network, weights_only=False)
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_of_weights_counts_in_the_fingerprint(tmp_path, kind):
+    file = tmp_path / "network.pt"
+    extractor = FromFile(kind(file))
+    found = []
+    for width in (3, 4):
+        torch.save(torch.nn.Conv2d(3, width, 1), file)
+        found += [extractor.fingerprint(), clone(extractor).fingerprint()]
+    assert found[0] == found[1] != found[2] == found[3]
+
+
+def test_a_copy_with_another_module_takes_parameters_that_the_class_lacks(data):
+    X = data[0].transpose(0, 3, 1, 2)
+    given = FromFile("nowhere").with_module(
+        torch.nn.Flatten(), batch_size=7, device="cpu", dtype=None
+    )
+    assert [len(b.joined) for _, b in given.iter_extract(X)] == [7] * 5 + [5]
+    assert FromFile("nowhere").batch_size == 64
+    with pytest.raises(ValueError, match="Invalid parameter 'size'"):
+        given.with_module(torch.nn.Flatten(), size=7)
+
+
+def test_no_mean_of_a_single_layer(data):
+    extractor = Convolved(layer=None)
+    with pytest.raises(ValueError, match="'mean' averages the other layers"):
+        extractor.select_layer("mean").transform(data[0])
+
+
+class Widths(BaseNetworkExtractor):
+    def __init__(self, network):
+        self.network = network
+
+    def make_module(self):
+        return torch.nn.Conv2d(3, int(self.network[0]), 1)
+
+
+@pytest.mark.parametrize("make", [list, np.array, torch.tensor])
+def test_a_parameter_that_is_changed_or_replaced_makes_another_network(data, make):
+    X = data[0].transpose(0, 3, 1, 2)
+    extractor = Widths(make([4, 4]))
+    assert extractor.transform(X).shape == (40, 4)
+    assert extractor.load_module() is extractor.load_module()
+    if make is list:
+        extractor.network[0] = 5
+        assert extractor.transform(X).shape == (40, 5)
+    extractor.network = make([6, 4])
+    assert extractor.transform(X).shape == (40, 6)

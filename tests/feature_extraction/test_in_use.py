@@ -19,6 +19,7 @@ from torch import nn  # noqa: E402
 
 from sktransfer.datasets import load_zoo_network  # noqa: E402
 from sktransfer.feature_extraction import TorchFeatureExtractor  # noqa: E402
+from sktransfer.feature_extraction._in_use import copy_module  # noqa: E402
 from sktransfer.utils import _exclusive  # noqa: E402
 from sktransfer.utils._exclusive import exclusive  # noqa: E402
 
@@ -327,3 +328,26 @@ def test_extractors_that_have_run_can_be_copied_and_pickled():
     expected = extractor.transform(np.eye(4))
     for other in (copy.deepcopy(extractor), pickle.loads(pickle.dumps(extractor))):
         np.testing.assert_array_equal(other.transform(np.eye(4)), expected)
+
+
+def test_a_module_is_not_copied_in_the_middle_of_a_pass():
+    """The copy would keep the hooks of the other thread."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Waiting(nn.Module):
+        def forward(self, x):
+            inside.set()
+            assert go_on.wait(60)
+            return x
+
+    module = Waiting()
+    extractor = TorchFeatureExtractor(module, device="cpu")
+    with ThreadPoolExecutor(2) as pool:
+        features = pool.submit(extractor.transform, np.ones((2, 3), np.float32))
+        assert inside.wait(60)
+        copied = pool.submit(copy_module, module)
+        time.sleep(0.1)
+        assert not copied.done()
+        go_on.set()
+        assert features.result().shape == (2, 3)
+        assert not copied.result()._forward_hooks

@@ -263,6 +263,20 @@ def test_each_of_the_two_follows_from_the_other(kind, factor, X):
         )
 
 
+@pytest.mark.parametrize("base", [BaseExtractor, Whole, Pieces, Negative])
+def test_the_other_follows_from_a_mixin_too(base, X):
+    class Halved:
+        def extract(self, X, *, source_proba=False):
+            return Extraction({"x": np.asarray(X) / 2})
+
+    class Mixed(Halved, base):
+        pass
+
+    ((rows, batch),) = Mixed().iter_extract(X)
+    np.testing.assert_array_equal(batch.joined, X[rows] / 2)
+    np.testing.assert_array_equal(Mixed().transform(X), X / 2)
+
+
 def test_a_class_with_neither_is_abstract():
     class Neither(BaseExtractor):
         pass
@@ -277,9 +291,10 @@ def test_a_class_with_neither_is_abstract():
     [
         ([], "It has yielded no batch"),
         ([slice(0, 8), slice(9, 20)], "It has yielded no row 8"),
+        ([slice(0, 8), slice(7, 20)], "It has yielded 21 rows for 20"),
     ],
 )
-def test_a_stream_with_gaps_is_refused(X, rows, message):
+def test_a_stream_with_gaps_or_repeats_is_refused(X, rows, message):
     class Gaps(BaseExtractor):
         def iter_extract(self, X, *, source_proba=False):
             for own in rows:
@@ -296,3 +311,76 @@ def test_a_batch_of_another_shape_is_refused(X):
 
     with pytest.raises(ValueError, match="layer 'x' gave 1 rows for 20"):
         Short().extract(X)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (Extraction({}), TypeError, "dict of arrays by layer. Got an Extraction"),
+        ({"x": np.ones((20, 2))}, TypeError, "dict of arrays by layer. Got a dict"),
+        (Extraction({"x": np.ones(20)}), ValueError, r"\(20,\) for the layer 'x'"),
+        (
+            Extraction({"x": np.ones((20, 2))}, np.ones(20)),
+            ValueError,
+            r"\(20,\) for the source probabilities",
+        ),
+    ],
+)
+def test_what_is_no_extraction_is_refused(X, given, error, message):
+    class AtOnce(BaseExtractor):
+        def extract(self, X, *, source_proba=False):
+            return given
+
+    class Streamed(BaseExtractor):
+        def iter_extract(self, X, *, source_proba=False):
+            yield slice(None), given
+
+    for kind, verb in ((AtOnce, "return"), (Streamed, "yield")):
+        for use in (kind().transform, kind().transform_layers):
+            with pytest.raises(error, match=f"{kind.__name__}.*must {verb}.*{message}"):
+                use(X)
+
+
+def test_a_language_model_with_batches_of_its_own(make_model, tokenizers):
+    """Of any size, with slices for rows."""
+    extractor, texts = texts_and_words(make_model, tokenizers)
+
+    class Own(type(extractor)):
+        def iter_batches(self, X, module, device):
+            large = extractor.set_params(batch_size=100)
+            for rows, inputs in large.iter_batches(X, module, device):
+                order = np.argsort(rows)
+                tensors = {name: t[order] for name, t in inputs.tensors.items()}
+                yield slice(0, len(X)), inputs._replace(tensors=tensors)
+
+    expected = extractor.transform(texts)
+    own = Own(**extractor.get_params(deep=False)).set_params(batch_size=3)
+    for X in (texts, ["good film", "bad", "a film is a film", "it"]):
+        expected = extractor.transform(X)
+        for rows, batch in own.iter_extract(X):
+            np.testing.assert_allclose(batch.joined, expected[rows], atol=1e-6)
+        np.testing.assert_allclose(own.transform(X), expected, atol=1e-6)
+
+
+def test_a_dataset_of_sentences_is_read_once(make_model, tokenizers):
+    extractor, texts = texts_and_words(make_model, tokenizers)
+    extractor.set_params(pooling="tokens")
+    sentences = [text.split() for text in texts]
+    seen = []
+
+    class Read(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(sentences)
+
+        def __getitem__(self, i):
+            seen.append(i)
+            return sentences[i]
+
+    for use in (extractor.transform, extractor.transform_layers, extractor.extract):
+        seen.clear()
+        use(Read())
+        assert seen == list(range(len(sentences)))
+    for one, other in zip(
+        extractor.transform(Read()), extractor.transform(sentences), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)

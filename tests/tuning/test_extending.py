@@ -12,6 +12,7 @@ import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
+from sktransfer.feature_extraction import BaseNetworkExtractor
 from sktransfer.tuning import BasePenalty, FineTuneClassifier
 
 FAST = {"max_epochs": 3, "batch_size": 16, "random_state": 0, "device": "cpu"}
@@ -128,3 +129,61 @@ def test_what_a_term_learns_is_kept_and_learns_like_the_head(make_extractor, dat
     np.testing.assert_allclose(
         model.penalty_.point.detach(), features.mean(axis=0), atol=0.2
     )
+
+
+class Noisy(BasePenalty):
+    """Draws random numbers for every batch."""
+
+    def bind(self, context):
+        return lambda features, X, rows: torch.nn.functional.dropout(features).mean()
+
+
+def test_weight_0_of_a_random_penalty_is_plain_fine_tuning(data, weights):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = torch.nn.Sequential(torch.nn.Linear(6, 4), torch.nn.Dropout())
+    fits = [
+        FineTuneClassifier(module, penalty=penalty, **FAST).fit(*data)
+        for penalty in (None, Noisy(weight=0), Noisy(weight=1e-9))
+    ]
+    np.testing.assert_array_equal(weights(fits[0]), weights(fits[1]))
+    assert not np.allclose(weights(fits[0]), weights(fits[2]))
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (None, "Own.bind must return a callable term.*Got None"),
+        (lambda features, X, rows: 0.5, "a tensor with one number.*Got 0.5"),
+        (lambda features, X, rows: features.sum(dim=1), r"one number.*Got tensor\("),
+    ],
+)
+def test_what_is_no_term_is_refused(make_extractor, data, term, message):
+    class Own(BasePenalty):
+        def bind(self, context):
+            return term
+
+    with pytest.raises(TypeError, match=message):
+        FineTuneClassifier(make_extractor(0), penalty=Own(), **FAST).fit(*data)
+
+
+class Seeded(BaseNetworkExtractor):
+    """A network by its seed, with no other parameter."""
+
+    def __init__(self, network=0):
+        self.network = network
+
+    def make_module(self):
+        with torch.random.fork_rng():
+            torch.manual_seed(self.network)
+            return torch.nn.Linear(6, 5)
+
+
+def test_a_network_extractor_with_one_parameter_is_tuned(data):
+    X, y = data
+    model = FineTuneClassifier(Seeded(), **FAST).fit(X, y)
+    module = Seeded().load_module()
+    expected = FineTuneClassifier(module, **FAST).fit(X, y).predict_proba(X)
+    np.testing.assert_array_equal(model.predict_proba(X), expected)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict_proba(X), expected)

@@ -7,7 +7,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from sktransfer.feature_extraction import TorchFeatureExtractor
-from sktransfer.model_selection import ModelSelector
+from sktransfer.model_selection import BaseModelSelector, ModelSelector
 from sktransfer.tuning import (
     BayesianTuning,
     FeatureDistillation,
@@ -101,6 +101,17 @@ def test_regression_and_a_network_from_elsewhere(candidates, make_extractor, dat
     model, ranking = rank_and_tune(ModelSelector(candidates), network, X, y, **FAST)
     assert isinstance(model, FineTuneRegressor)
     assert len(ranking) == len(candidates)
+
+
+def test_with_another_policy(candidates, data):
+    class Half(BaseModelSelector):
+        def _run_selection(self, evaluate):
+            evaluate(evaluate.names[:3], np.arange(evaluate.n_samples))
+
+    X, y = data
+    model, ranking = rank_and_tune(Half(candidates), "narrow0", X, y, k=2, **FAST)
+    assert sorted(ranking) == ["wide0", "wide1", "wide2"]
+    assert len(model.penalty.teachers) == 2
 
 
 def test_errors(candidates, data):

@@ -220,7 +220,9 @@ def test_same_training_in_several_threads(make_extractor, data, tmp_path, weight
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("damage", ["empty", "short", "text", "other", "weights"])
+@pytest.mark.parametrize(
+    "damage", ["empty", "short", "text", "other", "weights", "random"]
+)
 def test_damaged_checkpoint_says_which_file_to_delete(
     make_extractor, data, tmp_path, damage
 ):
@@ -230,9 +232,12 @@ def test_damaged_checkpoint_says_which_file_to_delete(
     content = file.read_bytes()
     if damage == "other":
         torch.save({"weights": torch.zeros(3)}, file)
-    elif damage == "weights":
+    elif damage in ("weights", "random"):
         state = torch.load(file, weights_only=True)
-        state["module"].popitem()
+        if damage == "weights":
+            state["module"].popitem()
+        else:
+            state["random"] = torch.zeros(3)
         torch.save(state, file)
     else:
         part = {"empty": b"", "short": content[: len(content) // 2], "text": b"abc"}
@@ -438,3 +443,22 @@ def test_goes_on_after_a_kill(tmp_path):
     expected, result = (np.load(f / "result.npz") for f in (whole, killed))
     np.testing.assert_array_equal(result["loss"], expected["loss"])
     np.testing.assert_array_equal(result["proba"], expected["proba"])
+
+
+def test_an_import_name_stands_for_its_code(data, tmp_path, monkeypatch):
+    code = """
+import torch
+def make():
+    torch.manual_seed(0)
+    return torch.nn.Linear(6, {width})
+"""
+    monkeypatch.syspath_prepend(tmp_path)
+    for n_files, width in enumerate([4, 5, 5], start=1):
+        monkeypatch.delitem(sys.modules, "own_network", raising=False)
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        (tmp_path / "own_network.py").write_text(code.format(width=width))
+        folder = tmp_path / "checkpoints"
+        FineTuneClassifier(
+            "own_network:make", checkpoint_dir=folder, **{**OPTIONS, "max_epochs": 1}
+        ).fit(*data)
+        assert len(list(folder.iterdir())) == min(n_files, 2)
