@@ -10,6 +10,8 @@ from scipy.special import log_softmax
 
 from sktransfer.utils._array_api import cached_rows
 
+# Predictions of one-hot targets whose difference is rounding.
+_TIE = 1e-9
 _TOL = 1e-10
 _MAX_ITER = 200
 # Least 1 / temperature, relative to the spread of the predictions.
@@ -132,10 +134,13 @@ def score_classes(
     start: float,
 ) -> HeldOutScores:
     """Accuracy and, at the temperature that fits best, mean log probability."""
-    right = (np.argmax(predictions, axis=1) == codes).astype(np.float64)
     temperature = fit_temperature(predictions, codes, weights, start)
     log_proba = log_softmax(predictions / temperature, axis=1)
-    log_density = log_proba[np.arange(len(codes)), codes]
+    own = np.arange(len(codes)), codes
+    log_density = log_proba[own]
+    # One of several classes with the largest prediction is drawn at random.
+    first = predictions >= predictions.max(axis=1, keepdims=True) - _TIE
+    right = first[own] / first.sum(axis=1)
     return HeldOutScores(
         predictions=predictions,
         log_density=log_density,
@@ -163,6 +168,7 @@ def fit_temperature(
     own = predictions[chosen, codes[chosen]]
     # Differences to the true class, whose own is zero.
     gaps, w = predictions[chosen] - own[:, None], w[chosen]
+    gaps[np.abs(gaps) <= _TIE] = 0.0
     n = w.sum()
     spread = float(np.max(np.abs(gaps)))
     if spread == 0:

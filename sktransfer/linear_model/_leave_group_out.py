@@ -111,8 +111,8 @@ class _LeaveGroupOut:
         self.constant = None
         if spectrum.feature_mean is not None:
             self.constant = (spectrum.n_samples + 1) ** -0.5
-            q = np.concatenate([q, np.zeros_like(q[:1])])
-            p = np.concatenate([p, np.ones_like(p[:1])])
+            q = np.concatenate([q, np.zeros((1, q.shape[1]))])
+            p = np.concatenate([p, np.ones((1, p.shape[1]))])
         self.q, self.p = like(q), like(p)
         self.n_directions = len(q)
         self.xp = xp
@@ -171,15 +171,14 @@ class _LeaveGroupOut:
         error = xp.reshape(error, (*shape, n_targets))
         o = xp.reshape(left_out, (*shape, 1))
         some = o > 0
+        all_some = bool(xp.all(some))
         root = xp.sqrt(o)
         A = root * U
+        outside = from_numpy(np.eye(size), xp, self.samples.device)
         if self.posterior.spectrum.interpolates:
-            diagonal = xp.reshape(rest, (*shape, 1)) * xp.ones_like(o)
-            identity = from_numpy(np.eye(size), xp, self.samples.device)
-            outside = diagonal * identity
+            outside = xp.reshape(rest, (*shape, 1)) * outside
         else:
-            identity = from_numpy(np.eye(size), xp, self.samples.device)
-            outside = identity - A @ xp.matrix_transpose(A)
+            outside = outside - A @ xp.matrix_transpose(A)
         safe = xp.where(some, o, xp.ones_like(o))
         errors, variances = [], []
         for q, p, columns in self._per_t(error):
@@ -187,15 +186,14 @@ class _LeaveGroupOut:
             values, vectors = _positive_eigh(M, xp)
             x = xp.matrix_transpose(vectors) @ (root * error[:, :, columns])
             x = vectors @ (x / values)
-            others = error[:, :, columns] + U @ (
-                p[:, None] * (xp.matrix_transpose(A) @ x)
-            )
-            errors.append(xp.where(some, x / xp.sqrt(safe), others))
-            inverse = xp.sum(vectors**2 / xp.matrix_transpose(values), axis=2)[
-                ..., None
-            ]
-            whole = xp.where(o == 1, inverse, 1 + (inverse - 1) / safe)
-            variances.append(whole)
+            if all_some:
+                errors.append(x / root)
+            else:
+                shift = U @ (p[:, None] * (xp.matrix_transpose(A) @ x))
+                others = error[:, :, columns] + shift
+                errors.append(xp.where(some, x / xp.sqrt(safe), others))
+            inverse = vectors**2 @ (1 / values)
+            variances.append(xp.where(o == 1, inverse, 1 + (inverse - 1) / safe))
         yield tuple(
             xp.reshape(xp.concat(parts, axis=2), (len(rows), -1))
             for parts in (errors, variances)

@@ -158,6 +158,12 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     >>> print(f"{model.logme_:.4f} +- {model.std_error_:.4f}")
     -1.0990 +- 0.0308
     >>> mean, std = model.predict(X[:3], return_std=True)
+
+    The R^2 to expect of unseen samples, from one fit:
+
+    >>> model = LogME(fit_intercept=True, leave_one_out=True).fit(X, y)
+    >>> print(f"{model.loo_r2_:.3f} +- {model.loo_r2_std_error_:.3f}")
+    0.494 +- 0.032
     """
 
     @_fit_context(prefer_skip_nested_validation=True)

@@ -69,8 +69,8 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         Only if ``leave_one_out=True``, as all that follow.
     loo_accuracy_, loo_accuracy_std_error_ : float
         Accuracy of their arg max, the fraction to expect of unseen samples, and its
-        standard error. The only sample of a class is predicted by a model that does
-        not know the class.
+        standard error. Ties count in part. The only sample of a class is predicted by
+        a model that does not know the class.
     loo_log_density_ : array of shape (n_samples,)
         Log probability of the label of each sample given the others, in nats.
     loo_log_likelihood_, loo_log_likelihood_std_error_ : float
