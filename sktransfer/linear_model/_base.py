@@ -108,7 +108,9 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         self._influence = self._std_error = self._left_out = None
         if samples is None:
             return self
-        codes = None if groups is None else encode_groups(groups, samples)
+        codes = None
+        if groups is not None and self.leave_one_out:
+            codes = encode_groups(groups, samples)
         posterior = self._maximise(measure_residual(self._spectrum(), samples))
         if statistics.is_single and (
             posterior.spectrum.truncated or posterior.rounding_error() > NEGLIGIBLE

@@ -23,6 +23,7 @@ from sktransfer.linear_model import (
     LogME,
     LogMEClassifier,
     SufficientStatistics,
+    r2_parts,
     standard_error,
 )
 from sktransfer.linear_model._evidence import _Problem, profile
@@ -436,6 +437,28 @@ def test_probabilities_are_calibrated():
     np.testing.assert_array_equal(rough.predict(F), model.predict(F))
 
 
+def test_standard_errors_of_groups_and_weights(global_random_seed):
+    """Copies of a sample in one group are no new information; other copies are."""
+    rng = np.random.default_rng(global_random_seed)
+    psi, counts = rng.normal(size=50), rng.integers(1, 4, size=50)
+    copies = np.repeat(np.arange(50), counts)
+    assert standard_error(psi, None, np.arange(50)) == pytest.approx(
+        standard_error(psi)
+    )
+    assert standard_error(np.tile(psi, 3), None, np.tile(np.arange(50), 3)) == (
+        pytest.approx(standard_error(psi))
+    )
+    assert standard_error(psi, counts.astype(float), np.arange(50)) == pytest.approx(
+        standard_error(psi[copies], None, copies)
+    )
+    y, predictions = rng.normal(size=(2, 50, 2))
+    parts = r2_parts(y, predictions, counts.astype(float))
+    np.testing.assert_allclose(parts[copies], r2_parts(y[copies], predictions[copies]))
+    assert np.average(parts, weights=counts) == pytest.approx(
+        r2_score(y, predictions, sample_weight=counts)
+    )
+
+
 # Data at their limits.
 
 
@@ -532,6 +555,9 @@ def test_bad_groups(cls, global_random_seed):
         model.fit(X, y, np.arange(n) < n - 5, groups=np.arange(n) >= n - 5)
     with pytest.raises(ValueError, match=rf"shape \({n},\), .* got \({n - 1},\)"):
         model.fit(X, y, groups=np.arange(n - 1))
+    # They matter to nothing else.
+    alone = cls().fit(X, y, groups=["p"] * n)
+    np.testing.assert_array_equal(alone.coef_, cls().fit(X, y).coef_)
 
 
 def test_exact_fit(global_random_seed):
@@ -544,6 +570,24 @@ def test_exact_fit(global_random_seed):
         np.testing.assert_allclose(model.loo_predictions_, X[:, 1], atol=1e-9)
         assert model.loo_r2_ == pytest.approx(1)
         assert np.isnan(model.loo_log_likelihood_)
+
+
+@pytest.mark.parametrize("fit_intercept", [False, True])
+def test_one_class_fitted_exactly(fit_intercept, global_random_seed):
+    """The sum of the evidences rises to t = 0: all classes have least squares."""
+    rng = np.random.default_rng(global_random_seed)
+    y = rng.integers(0, 3, size=100)
+    X = np.c_[y == 0, rng.normal(size=(100, 4)) + y[:, None]]
+    model = LogMEClassifier(
+        fit_intercept=fit_intercept, prior="shared", leave_one_out=True
+    )
+    with pytest.warns(UnboundedEvidenceWarning, match="class 0 without any error"):
+        model.fit(X, y)
+    A = np.c_[X, np.ones(100)] if fit_intercept else X
+    H = A @ np.linalg.pinv(A)
+    errors = (np.eye(3)[y] - H @ np.eye(3)[y]) / (1 - np.diag(H))[:, None]
+    np.testing.assert_allclose(model.loo_predictions_, np.eye(3)[y] - errors, atol=1e-8)
+    assert np.isfinite(model.predict_proba(X)).all()
 
 
 @pytest.mark.parametrize("groups", [False, True])
