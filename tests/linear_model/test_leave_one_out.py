@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import pickle
 import warnings
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax
 from scipy.stats import norm
 from sklearn.datasets import load_digits, load_wine
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
-from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import scale
 
 from sktransfer.exceptions import UnboundedEvidenceWarning
@@ -23,12 +20,8 @@ from sktransfer.linear_model import (
     LogME,
     LogMEClassifier,
     SufficientStatistics,
-    r2_parts,
     standard_error,
 )
-from sktransfer.linear_model._evidence import _Problem, profile
-from sktransfer.linear_model._held_out import fit_temperature
-from sktransfer.linear_model._shared_evidence import maximise_shared_evidence
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::sktransfer.exceptions.UnboundedEvidenceWarning"
@@ -315,148 +308,6 @@ def test_other_array_libraries(cls, groups, shape):
                 np.asarray(value), getattr(ours, name), rtol=1e-6, atol=1e-8
             )
         assert type(model.loo_log_likelihood_) is float
-
-
-# One prior for all classes.
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("fit_intercept", [False, True])
-@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
-def test_shared_prior_against_a_grid(shape, fit_intercept, unit, global_random_seed):
-    rng = np.random.default_rng(global_random_seed)
-    X, y, _, _ = make(LogMEClassifier, rng, shape, "none", "none")
-    model = LogMEClassifier(fit_intercept=fit_intercept).fit(unit * X, y)
-    spectrum = model._solve().spectrum
-    maximum = maximise_shared_evidence(spectrum)
-    problem = _Problem.of(spectrum)
-    bottom = problem.lower_bound if problem.spurious.any() else -40.0
-    grid = np.linspace(bottom, 37, 5001)
-    each = [profile(problem, np.full(3, u))[0] for u in grid]
-    on_grid = np.sum(each, axis=1) - 0.5 * problem.n * np.log(problem.norms).sum()
-    found = maximum.log_evidence.sum()
-    u = np.log(maximum.t[0] / problem.scale)
-    if problem.spurious.any():
-        # A local maximum is preferred to an evidence that rises without limit.
-        inner = np.flatnonzero((np.diff(on_grid)[:-1] > 0) & (np.diff(on_grid)[1:] < 0))
-        best = on_grid[inner + 1].max() if len(inner) else found
-        assert found >= best - 1e-9 * abs(best)
-    else:
-        assert found >= on_grid.max() - 1e-9 * abs(found)
-        assert found <= on_grid.max() + 1e-3
-    assert np.isinf(u) or bottom - 1 <= u < 37
-    np.testing.assert_array_equal(maximum.t, maximum.t[0])
-    # It does not depend on the unit of the features.
-    again = LogMEClassifier(fit_intercept=fit_intercept).fit(X, y)
-    same = maximise_shared_evidence(again._solve().spectrum)
-    np.testing.assert_allclose(maximum.t, unit**2 * same.t, rtol=1e-4)
-
-
-def test_shared_prior_leaves_the_score(global_random_seed):
-    X, y = load_wine(return_X_y=True)
-    X = scale(X)
-    papers = LogMEClassifier(std_error=True).fit(X, y)
-    shared = LogMEClassifier(std_error=True, prior="shared").fit(X, y)
-    for name in ("logme_", "std_error_", "log_evidence_", "influence_"):
-        np.testing.assert_array_equal(getattr(shared, name), getattr(papers, name))
-    assert not np.allclose(shared.coef_, papers.coef_)
-    assert (
-        np.ptp(shared.alpha_ / shared.beta_)
-        < 1e-9
-        < np.ptp(papers.alpha_ / papers.beta_)
-    )
-    stream = LogMEClassifier(prior="shared")
-    for rows in np.array_split(np.random.default_rng(0).permutation(len(y)), 4):
-        stream.partial_fit(X[rows], y[rows], classes=[0, 1, 2])
-    np.testing.assert_allclose(stream.coef_, shared.coef_, rtol=1e-6, atol=1e-9)
-    means = shared.predict_proba(X)
-    shared.compact()
-    np.testing.assert_array_equal(shared.predict_proba(X), means)
-    again = pickle.loads(pickle.dumps(shared))
-    np.testing.assert_array_equal(again.predict_proba(X), means)
-
-
-# Probabilities.
-
-
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3])
-def test_temperature(weighted, unit, global_random_seed):
-    rng = np.random.default_rng(global_random_seed)
-    codes = rng.integers(0, 4, size=200)
-    scores = unit * (np.eye(4)[codes] + rng.normal(size=(200, 4)))
-    w = rng.integers(0, 3, size=200).astype(float) if weighted else None
-
-    def loss(log_tau):
-        log_proba = log_softmax(np.exp(log_tau) * scores, axis=1)
-        return -np.average(log_proba[np.arange(200), codes], weights=w)
-
-    start = np.log(1 / unit)
-    best = minimize_scalar(loss, bounds=(start - 9, start + 9), method="bounded")
-    temperature = fit_temperature(scores, codes, w)
-    assert loss(-np.log(temperature)) <= best.fun + 1e-12
-    assert np.log(temperature) == pytest.approx(-best.x, abs=1e-3)
-
-
-def test_temperature_at_its_ends():
-    codes = np.array([0, 1, 0, 1])
-    right = np.eye(2)[codes]
-    log_proba = log_softmax(right / fit_temperature(right, codes), axis=1)
-    # No error in four samples: the mean log-likelihood is -1 / 5.
-    assert log_proba[np.arange(4), codes].mean() == pytest.approx(-0.2)
-    wrong = log_softmax((1 - right) / fit_temperature(1 - right, codes), axis=1)
-    np.testing.assert_allclose(wrong, -np.log(2), rtol=1e-5)
-    assert np.argmax(wrong, axis=1).tolist() == [1, 0, 1, 0]
-    assert fit_temperature(np.ones((4, 2)), codes) == 1
-
-
-def test_probabilities_are_calibrated():
-    """On 200 digits for training the mean confidence was 0.99, and the accuracy 0.88.
-
-    Log loss on the other digits is within 0.02 nats of the best temperature's.
-    """
-    X, y = load_digits(return_X_y=True)
-    X, F, y, z = train_test_split(X, y, train_size=200, random_state=0, stratify=y)
-    model = LogMEClassifier(fit_intercept=True, prior="shared", leave_one_out=True)
-    model.fit(X, y)
-    accuracy = (model.predict(F) == z).mean()
-    assert accuracy == pytest.approx(model.loo_accuracy_, abs=0.05)
-    proba = model.predict_proba(F)
-    assert proba.max(axis=1).mean() == pytest.approx(accuracy, abs=0.05)
-    loss = -model.log_predictive_density(F, z).mean()
-    assert loss == pytest.approx(-model.loo_log_likelihood_, abs=0.1)
-    means = F @ model.coef_.T + model.intercept_
-    best = min(
-        -log_softmax(tau * means, axis=1)[np.arange(len(z)), z].mean()
-        for tau in np.geomspace(1, 100, 50)
-    )
-    assert loss < best + 0.02
-    # The rule of thumb is not as good, but does not claim too much either.
-    rough = LogMEClassifier(fit_intercept=True, prior="shared").fit(X, y)
-    assert -rough.log_predictive_density(F, z).mean() < best + 0.1
-    np.testing.assert_array_equal(rough.predict(F), model.predict(F))
-
-
-def test_standard_errors_of_groups_and_weights(global_random_seed):
-    """Copies of a sample in one group are no new information; other copies are."""
-    rng = np.random.default_rng(global_random_seed)
-    psi, counts = rng.normal(size=50), rng.integers(1, 4, size=50)
-    copies = np.repeat(np.arange(50), counts)
-    assert standard_error(psi, None, np.arange(50)) == pytest.approx(
-        standard_error(psi)
-    )
-    assert standard_error(np.tile(psi, 3), None, np.tile(np.arange(50), 3)) == (
-        pytest.approx(standard_error(psi))
-    )
-    assert standard_error(psi, counts.astype(float), np.arange(50)) == pytest.approx(
-        standard_error(psi[copies], None, copies)
-    )
-    y, predictions = rng.normal(size=(2, 50, 2))
-    parts = r2_parts(y, predictions, counts.astype(float))
-    np.testing.assert_allclose(parts[copies], r2_parts(y[copies], predictions[copies]))
-    assert np.average(parts, weights=counts) == pytest.approx(
-        r2_score(y, predictions, sample_weight=counts)
-    )
 
 
 # Data at their limits.
