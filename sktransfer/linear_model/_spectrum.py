@@ -8,7 +8,7 @@ whose Gram matrix has a known error.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from scipy.linalg import lapack, lstsq, solve_triangular, svd
 
 from sktransfer.linear_model._eigenbasis import Eigenbasis, RowEigenbasis, blocks, eigh
 from sktransfer.linear_model._moments import Moments
-from sktransfer.linear_model._samples import Samples
+from sktransfer.linear_model._samples import Samples, take_rows
 from sktransfer.utils._array_api import (
     beside,
     chunks,
@@ -35,7 +35,7 @@ _LEAST = 1e-12
 ROUNDING = 1e3
 # Samples handled at once where there is one number per target or direction.
 _ROWS = 1024
-_LEFT_ROWS = 4096
+LEFT_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -88,22 +88,27 @@ class Spectrum:
         """Whether the features can reproduce any target on these rows."""
         return len(self.eigenvalues) >= self.n_rows
 
-    def left_blocks(self, X: Any) -> Iterator[tuple[slice, Any]]:
+    def left_blocks(
+        self, X: Any, parts: Iterable[slice | np.ndarray] | None = None
+    ) -> Iterator[tuple[slice | np.ndarray, Any]]:
         """Yield (rows, U): the left singular vectors, block by block.
 
-        `X` holds the samples of the spectrum in their order; U ignores their weights.
+        `X` holds the samples of the spectrum in their order; U ignores their weights,
+        and of few rows it is zero where the weight is. `parts` are slices or places
+        of rows; by default they cover all.
         """
         xp, _ = get_namespace(X=X)
         basis = self.eigenbasis
+        parts = chunks(X.shape[0], LEFT_ROWS) if parts is None else parts
         if isinstance(basis, RowEigenbasis):
-            for rows in chunks(X.shape[0], _LEFT_ROWS):
+            for rows in parts:
                 yield rows, basis.left_rows(rows)
             return
         dtype = xp.float64 if self.eps == _EPS else X.dtype
         scale = beside(1 / np.sqrt(self.eigenvalues), basis.vectors)
         scaled = xp.astype(basis.vectors * scale, dtype, copy=False)
-        for rows in chunks(X.shape[0], _LEFT_ROWS):
-            part = xp.astype(X[rows, :], dtype, copy=False)
+        for rows in parts:
+            part = xp.astype(take_rows(X, rows), dtype, copy=False)
             if self.feature_mean is not None:
                 part = part - xp.astype(self.feature_mean, dtype)
             yield rows, part @ scaled

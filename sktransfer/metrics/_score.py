@@ -62,19 +62,6 @@ class Score(NamedTuple):
         )
 
 
-def r2_parts(y: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Parts of R^2, mean over targets, whose mean it is.
-
-    R^2 = 1 - A / B is a ratio of two means, A of squared errors and B of squared
-    deviations; to first order in both, sample i moves it by its part less the mean.
-    """
-    y, predictions = (a.reshape(len(a), -1) for a in (y, predictions))
-    errors = (y - predictions) ** 2
-    deviations = (y - y.mean(axis=0)) ** 2
-    A, B = errors.mean(axis=0), deviations.mean(axis=0)
-    return np.mean(1 - errors / B + A / B * (deviations / B - 1), axis=1)
-
-
 def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     """Probability that score i is larger than score j, on as many samples.
 

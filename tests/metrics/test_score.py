@@ -8,10 +8,10 @@ from scipy.stats import norm
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.metrics import r2_score
 
-from sktransfer.linear_model import LogME, LogMEClassifier, standard_error
+from sktransfer.linear_model import LogME, LogMEClassifier, r2_parts, standard_error
 from sktransfer.metrics import LabelledData, Score, get_metric, get_scorer_names
 from sktransfer.metrics._evaluate import evaluate
-from sktransfer.metrics._score import probability_better, r2_parts
+from sktransfer.metrics._score import probability_better
 
 N = 120
 
