@@ -21,19 +21,19 @@ NEGLIGIBLE = 1e-5
 
 def standard_error(
     influence: np.ndarray, sample_weight: np.ndarray | None = None
-) -> float:
+) -> float | np.ndarray:
     """Jackknife standard error of a mean over samples, std(psi) / sqrt(n).
 
     Parameters
     ----------
-    influence : ndarray of shape (n_samples,)
+    influence : ndarray of shape (n_samples,) or (n_scores, n_samples)
         psi, the contribution of each sample to a score, or to the difference of two
         scores of the same samples.
     sample_weight : ndarray of shape (n_samples,), optional
 
     Returns
     -------
-    float
+    float or ndarray of shape (n_scores,)
         In the unit of `influence`; NaN if any influence is.
 
     Examples
@@ -43,10 +43,12 @@ def standard_error(
     >>> standard_error(np.array([1.0, -1.0, 1.0, -1.0]))
     0.5
     """
-    weights = np.ones(len(influence)) if sample_weight is None else sample_weight
+    n_samples = influence.shape[-1]
+    weights = np.ones(n_samples) if sample_weight is None else sample_weight
     total = weights.sum()
-    centred = influence - weights @ influence / total
-    return float(np.sqrt(weights @ centred**2) / total)
+    centred = influence - (influence @ weights / total)[..., None]
+    std_error = np.sqrt(centred**2 @ weights) / total
+    return float(std_error) if influence.ndim == 1 else std_error
 
 
 @dataclass(frozen=True)
