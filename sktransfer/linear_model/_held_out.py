@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import log_softmax
 
 from sktransfer.utils._array_api import cached_rows
@@ -34,12 +35,12 @@ def standard_error(
     influence: np.ndarray,
     sample_weight: np.ndarray | None = None,
     groups: np.ndarray | None = None,
-) -> float:
+) -> float | np.ndarray:
     """Jackknife standard error of a mean over samples, std(psi) / sqrt(n).
 
     Parameters
     ----------
-    influence : ndarray of shape (n_samples,)
+    influence : ndarray of shape (n_samples,) or (n_scores, n_samples)
         psi, the contribution of each sample to a score, or to the difference of two
         scores of the same samples.
     sample_weight : ndarray of shape (n_samples,), optional
@@ -49,7 +50,7 @@ def standard_error(
 
     Returns
     -------
-    float
+    float or ndarray of shape (n_scores,)
         In the unit of `influence`; NaN if any influence is.
 
     Examples
@@ -59,13 +60,20 @@ def standard_error(
     >>> standard_error(np.array([1.0, -1.0, 1.0, -1.0]))
     0.5
     """
-    weights = np.ones(len(influence)) if sample_weight is None else sample_weight
+    n_samples = influence.shape[-1]
+    weights = np.ones(n_samples) if sample_weight is None else sample_weight
     total = weights.sum()
-    centred = influence - weights @ influence / total
+    centred = influence - (influence @ weights / total)[..., None]
     if groups is None:
-        return float(np.sqrt(weights @ centred**2) / total)
-    codes = np.unique(groups, return_inverse=True)[1]
-    return float(np.linalg.norm(np.bincount(codes, weights * centred)) / total)
+        squares = centred**2 @ weights
+    else:
+        names, codes = np.unique(groups, return_inverse=True)
+        member = csr_array(
+            (weights, codes, np.arange(n_samples + 1)), (n_samples, len(names))
+        )
+        squares = ((centred @ member) ** 2).sum(axis=-1)
+    std_error = np.sqrt(squares) / total
+    return float(std_error) if influence.ndim == 1 else std_error
 
 
 def mean_and_error(

@@ -18,6 +18,7 @@ from sktransfer.utils._array_api import (
     from_numpy,
     to_numpy,
 )
+from sktransfer.utils._validation import check_option
 
 _N_COMPONENTS = 64
 # Smallest variance, as a share of the mean variance: a class with one sample, or with a
@@ -80,11 +81,7 @@ def _compute(
     covariance: str = "diagonal",
     n_components: int = _N_COMPONENTS,
 ) -> Score:
-    if covariance not in ("diagonal", "spherical"):
-        raise ValueError(
-            "The 'covariance' parameter must be one of ['diagonal', 'spherical']. "
-            f"Got {covariance!r} instead."
-        )
+    check_option("covariance", covariance, ("diagonal", "spherical"))
     if n_components < 1:
         raise ValueError(f"n_components must be at least 1. Got {n_components!r}.")
     data = data.about_mean

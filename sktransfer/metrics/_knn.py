@@ -12,7 +12,7 @@ from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
 from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import unit_rows
-from sktransfer.utils._validation import TASKS
+from sktransfer.utils._validation import TASKS, check_option
 
 
 def knn_score(
@@ -77,11 +77,7 @@ def _compute(
     data: LabelledData, *, n_neighbors: int = 5, metric: str = "cosine"
 ) -> Score:
     X = data.host_features
-    if metric not in ("cosine", "euclidean"):
-        raise ValueError(
-            "The 'metric' parameter must be one of ['cosine', 'euclidean']. "
-            f"Got {metric!r} instead."
-        )
+    check_option("metric", metric, ("cosine", "euclidean"))
     if not 1 <= n_neighbors < len(X):
         raise ValueError(
             "n_neighbors must be at least 1 and less than the number of samples, "

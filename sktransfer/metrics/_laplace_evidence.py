@@ -15,7 +15,7 @@ from sktransfer.metrics._logme import LOGME
 from sktransfer.metrics._metric import Metric
 from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import chunks
-from sktransfer.utils._validation import TASKS
+from sktransfer.utils._validation import TASKS, check_option
 
 # The Hessian is formed in full up to this number of weights.
 _EXACT_SIZE = 1500
@@ -89,11 +89,7 @@ def laplace_evidence_score(
 
 
 def _compute(data: LabelledData, *, curvature: str = "auto") -> Score:
-    if curvature not in ("auto", "exact", "kronecker"):
-        raise ValueError(
-            "The 'curvature' parameter must be one of ['auto', 'exact', 'kronecker']. "
-            f"Got {curvature!r} instead."
-        )
+    check_option("curvature", curvature, ("auto", "exact", "kronecker"))
     if data.task == "regression":
         return LOGME.score(data)
     data.refuse_constant_targets()

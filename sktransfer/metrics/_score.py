@@ -87,7 +87,7 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     resolution = np.array([scores[i].resolution for i in known])
     weights = scores[known[0]].weights
     for a, i in enumerate(known):
-        std_error = np.array([standard_error(p - parts[a], weights) for p in parts])
+        std_error = standard_error(parts - parts[a], weights)
         with np.errstate(invalid="ignore", divide="ignore"):
             difference = values[a] - values
             z = difference / std_error

@@ -21,7 +21,12 @@ from sktransfer.metrics._evaluate import check_task, evaluate
 from sktransfer.metrics._metric import Metric
 from sktransfer.metrics._registry import METRICS, get_metric
 from sktransfer.metrics._score import Score
-from sktransfer.utils._validation import TASKS, check_task_name, infer_task
+from sktransfer.utils._validation import (
+    TASKS,
+    check_option,
+    check_task_name,
+    infer_task,
+)
 
 
 class TransferabilityScorer:
@@ -164,11 +169,7 @@ def _make_scorer(
     score_func: Any, reads: str, kwargs: dict, parameter: str
 ) -> TransferabilityScorer:
     """Make a scorer; `parameter` is what the caller calls the functions."""
-    if reads not in ("features", "source_proba"):
-        raise ValueError(
-            "The 'reads' parameter must be one of ['features', 'source_proba']. "
-            f"Got {reads!r} instead."
-        )
+    check_option("reads", reads, ("features", "source_proba"))
     if isinstance(score_func, str) or callable(score_func):
         metric = _as_metric(score_func, reads, kwargs)
         return TransferabilityScorer({metric.name: metric}, single=True)

@@ -11,7 +11,7 @@ from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
 from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import get_namespace, gram, in_range, unit_rows
-from sktransfer.utils._validation import check_features
+from sktransfer.utils._validation import check_features, check_option
 
 # variant -> default distortion. "preprint" scales rows to unit norm and weights classes
 # by size; "icml" centres the features and averages over classes.
@@ -194,11 +194,7 @@ def equal_count_bins(y: np.ndarray) -> np.ndarray:
 
 
 def _check_parameters(variant: str, distortion: float | None) -> float:
-    if variant not in _DISTORTION:
-        raise ValueError(
-            f"The 'variant' parameter must be one of {sorted(_DISTORTION)}. "
-            f"Got {variant!r} instead."
-        )
+    check_option("variant", variant, sorted(_DISTORTION))
     distortion = _DISTORTION[variant] if distortion is None else distortion
     if not distortion > 0:
         raise ValueError(f"distortion must be positive. Got {distortion!r} instead.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -208,6 +208,14 @@ def infer_task(y: Any, task: str = "auto", *, expected: str | None = None) -> st
     if y.dtype.kind not in "iuf":  # text and booleans are never numbers
         return "classification"
     return expected or _task_of_whole_numbers(y)
+
+
+def check_option(name: str, value: Any, options: Iterable[str]) -> None:
+    """Raise a ValueError unless the parameter has one of the values."""
+    if value not in (known := list(options)):
+        raise ValueError(
+            f"The '{name}' parameter must be one of {known}. Got {value!r} instead."
+        )
 
 
 def check_task_name(task: Any) -> str:
