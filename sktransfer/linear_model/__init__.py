@@ -1,6 +1,11 @@
 """Evidence of Gaussian linear models on features: LogME."""
 
-from sktransfer.linear_model._held_out import r2_parts, standard_error
+from sktransfer.linear_model._held_out import (
+    arg_max_shares,
+    fit_temperature,
+    r2_parts,
+    standard_error,
+)
 from sktransfer.linear_model._logme import LogME
 from sktransfer.linear_model._logme_classifier import LogMEClassifier
 from sktransfer.linear_model._statistics import SufficientStatistics
@@ -9,6 +14,8 @@ __all__ = [
     "LogME",
     "LogMEClassifier",
     "SufficientStatistics",
+    "arg_max_shares",
+    "fit_temperature",
     "r2_parts",
     "standard_error",
 ]

@@ -308,6 +308,16 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         return float(np.mean(per_sample))
 
     @property
+    def no_information_(self) -> float:
+        """LogME of features that say nothing about the targets, in nats.
+
+        It is the limit for alpha = infinity, where all weights are zero.
+        """
+        spectrum = self._solve().spectrum
+        variance = spectrum.target_norms / spectrum.n_samples
+        return float(-0.5 * np.mean(1.0 + np.log(2 * np.pi * variance)))
+
+    @property
     def log_evidence_(self) -> Any:
         """Log evidence of each target, summed over samples, in nats."""
         return self._like_features(self._solve().maximum.log_evidence)

@@ -146,9 +146,7 @@ def score_classes(
     log_proba = log_softmax(predictions / temperature, axis=1)
     own = np.arange(len(codes)), codes
     log_density = log_proba[own]
-    # One of several classes with the largest prediction is drawn at random.
-    first = predictions >= predictions.max(axis=1, keepdims=True) - _TIE
-    right = first[own] / first.sum(axis=1)
+    right = arg_max_shares(predictions)[own]
     return HeldOutScores(
         predictions=predictions,
         log_density=log_density,
@@ -156,6 +154,31 @@ def score_classes(
         accuracy=mean_and_error(right, weights, groups),
         temperature=temperature,
     )
+
+
+def arg_max_shares(predictions: np.ndarray) -> np.ndarray:
+    """Share of each class in the arg max: one, or parts of it for a tie.
+
+    Parameters
+    ----------
+    predictions : ndarray of shape (..., n_classes)
+        Predictions of one-hot targets.
+
+    Returns
+    -------
+    ndarray of shape (..., n_classes)
+        Each row sums to one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktransfer.linear_model import arg_max_shares
+    >>> arg_max_shares(np.array([[0.2, 0.8, 0.0], [0.5, 0.0, 0.5]]))
+    array([[0. , 1. , 0. ],
+           [0.5, 0. , 0.5]])
+    """
+    first = predictions >= predictions.max(axis=-1, keepdims=True) - _TIE
+    return first / first.sum(axis=-1, keepdims=True)
 
 
 def fit_temperature(
@@ -170,6 +193,30 @@ def fit_temperature(
     right it rises with tau for ever; then tau is where it is 1 / (n + 1) below its
     limit, as by the rule of succession. If the predictions are worse than none, tau is
     just above zero.
+
+    Parameters
+    ----------
+    predictions : ndarray of shape (n_samples, n_classes)
+    codes : ndarray of shape (n_samples,)
+        Classes, in ``range(n_classes)``.
+    weights : ndarray of shape (n_samples,), optional
+    start : float, default=1.0
+        Where the search starts.
+
+    Returns
+    -------
+    float
+        In the unit of the predictions.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktransfer.linear_model import fit_temperature
+    >>> predictions = np.array([[1.0, 0.0]] * 4)
+    >>> codes = np.array([0, 0, 0, 1])  # right three times of four
+    >>> T = fit_temperature(predictions, codes)
+    >>> round(float(np.exp(1 / T)), 6)  # odds
+    3.0
     """
     w = np.ones(len(codes)) if weights is None else weights
     chosen = np.flatnonzero(w)

@@ -6,6 +6,13 @@ from sktransfer.metrics._h_score import h_score, regularized_h_score
 from sktransfer.metrics._knn import knn_score
 from sktransfer.metrics._laplace_evidence import laplace_evidence_score
 from sktransfer.metrics._lda import lda_score
+from sktransfer.metrics._leave_one_out import (
+    loo_accuracy_score,
+    loo_balanced_accuracy_score,
+    loo_f1_score,
+    loo_log_likelihood_score,
+    loo_r2_score,
+)
 from sktransfer.metrics._leep import leep_score
 from sktransfer.metrics._lfc import lfc_score
 from sktransfer.metrics._linear_probe import linear_probe_score
@@ -42,6 +49,11 @@ __all__ = [
     "lfc_score",
     "linear_probe_score",
     "logme_score",
+    "loo_accuracy_score",
+    "loo_balanced_accuracy_score",
+    "loo_f1_score",
+    "loo_log_likelihood_score",
+    "loo_r2_score",
     "make_transferability_scorer",
     "nce_score",
     "nleep_score",

@@ -26,6 +26,10 @@ class Score(NamedTuple):
         Differences between two values up to this size are rounding errors.
     weights : ndarray of shape (n_samples,) or None
         Weights of the samples, if they have any.
+    groups : ndarray of shape (n_samples,) or None
+        Samples of one group are not independent of each other.
+    no_information : float
+        The value for features that say nothing about the target; NaN if unknown.
 
     Examples
     --------
@@ -39,19 +43,33 @@ class Score(NamedTuple):
     parts: np.ndarray | None = None
     resolution: float = 0.0
     weights: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    no_information: float = np.nan
 
     @classmethod
-    def of_parts(cls, parts: Sequence[float]) -> Score:
-        """The mean of the parts, as a score."""
+    def of_parts(
+        cls,
+        parts: Sequence[float],
+        weights: np.ndarray | None = None,
+        *,
+        no_information: float = np.nan,
+    ) -> Score:
+        """The (weighted) mean of the parts, as a score."""
         parts = to_numpy(parts).astype(np.float64)
-        return cls(float(np.mean(parts)), parts)
+        value = float(np.average(parts, weights=weights))
+        return cls(value, parts, no_information=no_information)
 
     @property
     def std_error(self) -> float:
         """Standard error of the value, std(parts) / sqrt(n); NaN without parts."""
         if self.parts is None:
             return np.nan
-        return standard_error(self.parts, self.weights)
+        return standard_error(self.parts, self.weights, self.groups)
+
+    @property
+    def gain(self) -> float:
+        """Difference to `no_information`."""
+        return self.value - self.no_information
 
     def scaled(self, factor: float) -> Score:
         """The score in another unit."""
@@ -59,6 +77,7 @@ class Score(NamedTuple):
             value=factor * self.value,
             parts=None if self.parts is None else factor * self.parts,
             resolution=factor * self.resolution,
+            no_information=factor * self.no_information,
         )
 
 
@@ -85,9 +104,9 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     values = np.array([scores[i].value for i in known])
     parts = np.stack([scores[i].parts for i in known])
     resolution = np.array([scores[i].resolution for i in known])
-    weights = scores[known[0]].weights
+    weights, groups = scores[known[0]].weights, scores[known[0]].groups
     for a, i in enumerate(known):
-        std_error = standard_error(parts - parts[a], weights)
+        std_error = standard_error(parts - parts[a], weights, groups)
         with np.errstate(invalid="ignore", divide="ignore"):
             difference = values[a] - values
             z = difference / std_error
