@@ -95,7 +95,7 @@ class TestRank:
 
     def test_task(self, folder, capsys):
         assert rank("--task", "regression") == 0
-        expected = logme_score(X, y, task="regression")
+        expected = logme_score(X, y, task="regression", fit_intercept=True)
         output = capsys.readouterr().out
         assert f"{expected:.4f} ± " in output
         assert "178 samples: regression, 1 target" in output

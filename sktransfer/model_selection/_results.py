@@ -33,10 +33,13 @@ def results_table(
             r.scores[name].value if name in r.scores else error_score for r in results
         ]
         table[name] = np.array(values, dtype=np.float64)
-        std_error, rank_by = _columns_beside(name)
+        std_error, gain, rank_by = _columns_beside(name)
+        scores = [r.scores.get(name) for r in results]
         if has_parts(results, name):
-            scores = [r.scores.get(name) for r in results]
             table[std_error] = np.array([s.std_error if s else np.nan for s in scores])
+        gains = np.array([s.gain if s else np.nan for s in scores])
+        if not np.isnan(gains).all():
+            table[gain] = gains
         if len(metrics) > 1:
             table[rank_by] = ranks(
                 np.array([r.value(name) for r in results]), n_samples
@@ -60,9 +63,9 @@ def check_columns(metrics: Mapping[str, Metric]) -> None:
         )
 
 
-def _columns_beside(name: str) -> tuple[str, str]:
-    """Columns that come with the scores of a metric: its error and its ranks."""
-    return f"{name}_std_error", f"rank_{name}"
+def _columns_beside(name: str) -> tuple[str, str, str]:
+    """Columns that come with the scores of a metric: its error, gain and ranks."""
+    return f"{name}_std_error", f"{name}_gain", f"rank_{name}"
 
 
 def ranks(scores: np.ndarray, n_samples: Any = 0) -> np.ndarray:

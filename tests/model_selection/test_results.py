@@ -47,6 +47,7 @@ def test_columns_by_hand(wine):
         "layer",
         "logme",
         "logme_std_error",
+        "logme_gain",
         "rank",
         "n_samples",
         "n_features",
@@ -151,14 +152,19 @@ def test_logme_by_another_name(wine, refit):
 
 
 def test_logme_of_a_scorer_that_has_been_copied(wine, monkeypatch):
-    # As in workers and clones: the metric and the head share one fit.
+    # As in workers and clones: the metric and the teacher share one fit. Only the best
+    # so far also has a head.
     scorer = pickle.loads(pickle.dumps(get_scorer("logme")))
     fits, fit = [], LabelledData.fit_logme
     monkeypatch.setattr(
-        LabelledData, "fit_logme", lambda data: fits.append(data) or fit(data)
+        LabelledData,
+        "fit_logme",
+        lambda data, **params: fits.append(params) or fit(data, **params),
     )
     selector = ModelSelector(CANDIDATES, scoring=scorer, error_score="raise").fit(*wine)
-    assert len(fits) == len(CANDIDATES)
+    scores = np.r_[-np.inf, selector.results_["logme"]]
+    heads = np.sum(scores[1:] > np.maximum.accumulate(scores)[:-1])
+    assert fits.count({}) == len(CANDIDATES) == len(fits) - heads
     expected = ModelSelector(CANDIDATES).fit(*wine)
     np.testing.assert_array_equal(
         selector.probability_better_, expected.probability_better_
