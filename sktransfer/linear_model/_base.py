@@ -18,7 +18,7 @@ from sktransfer.linear_model._diagnostics import (
     warn_of_lost_directions,
 )
 from sktransfer.linear_model._evidence import maximise_evidence
-from sktransfer.linear_model._held_out import HeldOutScores, standard_error
+from sktransfer.linear_model._held_out import HeldOutScores
 from sktransfer.linear_model._leave_group_out import encode_groups, leave_group_out
 from sktransfer.linear_model._leave_one_out import leave_one_out
 from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior
@@ -27,6 +27,7 @@ from sktransfer.linear_model._samples import Samples
 from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import to_numpy
+from sktransfer.utils._score import standard_error
 from sktransfer.utils._validation import check_features, check_weights
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
 from scipy.special import log_softmax
 
 from sktransfer.utils._array_api import cached_rows
+from sktransfer.utils._score import standard_error
 
 # Predictions of one-hot targets whose difference is rounding.
 _TIE = 1e-9
@@ -29,51 +29,6 @@ class HeldOutScores:
     accuracy: tuple[float, float] | None = None
     r2: tuple[float, float] | None = None
     temperature: float | None = None
-
-
-def standard_error(
-    influence: np.ndarray,
-    sample_weight: np.ndarray | None = None,
-    groups: np.ndarray | None = None,
-) -> float | np.ndarray:
-    """Jackknife standard error of a mean over samples, std(psi) / sqrt(n).
-
-    Parameters
-    ----------
-    influence : ndarray of shape (n_samples,) or (n_scores, n_samples)
-        psi, the contribution of each sample to a score, or to the difference of two
-        scores of the same samples.
-    sample_weight : ndarray of shape (n_samples,), optional
-    groups : ndarray of shape (n_samples,), optional
-        Samples of one group depend on each other: what is independent is the sum over
-        a group.
-
-    Returns
-    -------
-    float or ndarray of shape (n_scores,)
-        In the unit of `influence`; NaN if any influence is.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sktransfer.linear_model import standard_error
-    >>> standard_error(np.array([1.0, -1.0, 1.0, -1.0]))
-    0.5
-    """
-    n_samples = influence.shape[-1]
-    weights = np.ones(n_samples) if sample_weight is None else sample_weight
-    total = weights.sum()
-    centred = influence - (influence @ weights / total)[..., None]
-    if groups is None:
-        squares = centred**2 @ weights
-    else:
-        names, codes = np.unique(groups, return_inverse=True)
-        member = csr_array(
-            (weights, codes, np.arange(n_samples + 1)), (n_samples, len(names))
-        )
-        squares = ((centred @ member) ** 2).sum(axis=-1)
-    std_error = np.sqrt(squares) / total
-    return float(std_error) if influence.ndim == 1 else std_error
 
 
 def mean_and_error(

@@ -22,13 +22,13 @@ from sktransfer.metrics._nce import nce_score
 from sktransfer.metrics._nleep import nleep_score
 from sktransfer.metrics._parc import parc_score
 from sktransfer.metrics._registry import get_metric, get_scorer_names
-from sktransfer.metrics._score import Score
 from sktransfer.metrics._scorer import (
     TransferabilityScorer,
     get_scorer,
     make_transferability_scorer,
 )
 from sktransfer.metrics._transrate import coding_rate, layer_factor, transrate_score
+from sktransfer.utils._score import Score
 
 __all__ = [
     "LabelledData",

@@ -10,8 +10,8 @@ from scipy.special import entr, log_softmax
 from sktransfer.linear_model import arg_max_shares, fit_temperature, r2_parts
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import to_numpy
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import TASKS
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sktransfer.metrics import Metric
-from sktransfer.metrics._score import probability_better
 from sktransfer.model_selection._candidate import CandidateResult
+from sktransfer.utils._score import probability_better
 
 _MEASURED = ("n_samples", "n_features", "extract_time", "score_time")
 

@@ -11,7 +11,7 @@ from sklearn.metrics import r2_score
 from sktransfer.linear_model import LogME, LogMEClassifier, r2_parts, standard_error
 from sktransfer.metrics import LabelledData, Score, get_metric, get_scorer_names
 from sktransfer.metrics._evaluate import evaluate
-from sktransfer.metrics._score import probability_better
+from sktransfer.utils._score import probability_better
 
 N = 120
 

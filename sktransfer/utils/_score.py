@@ -6,10 +6,55 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import ndtr
 
-from sktransfer.linear_model import standard_error
 from sktransfer.utils._array_api import to_numpy
+
+
+def standard_error(
+    influence: np.ndarray,
+    sample_weight: np.ndarray | None = None,
+    groups: np.ndarray | None = None,
+) -> float | np.ndarray:
+    """Jackknife standard error of a mean over samples, std(psi) / sqrt(n).
+
+    Parameters
+    ----------
+    influence : ndarray of shape (n_samples,) or (n_scores, n_samples)
+        psi, the contribution of each sample to a score, or to the difference of two
+        scores of the same samples.
+    sample_weight : ndarray of shape (n_samples,), optional
+    groups : ndarray of shape (n_samples,), optional
+        Samples of one group depend on each other: what is independent is the sum over
+        a group.
+
+    Returns
+    -------
+    float or ndarray of shape (n_scores,)
+        In the unit of `influence`; NaN if any influence is.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sktransfer.linear_model import standard_error
+    >>> standard_error(np.array([1.0, -1.0, 1.0, -1.0]))
+    0.5
+    """
+    n_samples = influence.shape[-1]
+    weights = np.ones(n_samples) if sample_weight is None else sample_weight
+    total = weights.sum()
+    centred = influence - (influence @ weights / total)[..., None]
+    if groups is None:
+        squares = centred**2 @ weights
+    else:
+        names, codes = np.unique(groups, return_inverse=True)
+        member = csr_array(
+            (weights, codes, np.arange(n_samples + 1)), (n_samples, len(names))
+        )
+        squares = ((centred @ member) ** 2).sum(axis=-1)
+    std_error = np.sqrt(squares) / total
+    return float(std_error) if influence.ndim == 1 else std_error
 
 
 class Score(NamedTuple):
@@ -30,6 +75,9 @@ class Score(NamedTuple):
         Samples of one group are not independent of each other.
     no_information : float
         The value for features that say nothing about the target; NaN if unknown.
+    training_variance : float
+        Part of the variance of the value that the parts do not show: what the samples
+        change as training samples, in the parts of others.
 
     Examples
     --------
@@ -45,6 +93,7 @@ class Score(NamedTuple):
     weights: np.ndarray | None = None
     groups: np.ndarray | None = None
     no_information: float = np.nan
+    training_variance: float = 0.0
 
     @classmethod
     def of_parts(
@@ -61,10 +110,15 @@ class Score(NamedTuple):
 
     @property
     def std_error(self) -> float:
-        """Standard error of the value, std(parts) / sqrt(n); NaN without parts."""
+        """Standard error of the value; NaN without parts.
+
+        It is that of the mean of the parts, std(parts) / sqrt(n), and the training
+        variance.
+        """
         if self.parts is None:
             return np.nan
-        return standard_error(self.parts, self.weights, self.groups)
+        of_parts = standard_error(self.parts, self.weights, self.groups)
+        return float(np.sqrt(of_parts**2 + self.training_variance))
 
     @property
     def gain(self) -> float:
@@ -78,6 +132,7 @@ class Score(NamedTuple):
             parts=None if self.parts is None else factor * self.parts,
             resolution=factor * self.resolution,
             no_information=factor * self.no_information,
+            training_variance=factor**2 * self.training_variance,
         )
 
 
@@ -85,8 +140,10 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     """Probability that score i is larger than score j, on as many samples.
 
     Phi((value_i - value_j) / stderr), with the standard error of the difference from
-    the paired parts: all scores are of the same samples. Differences within the
-    rounding of the features, 1e-4 for float32 and 5e-9 for float64, are ties.
+    the paired parts: all scores are of the same samples. To its square the training
+    variances V of both add V_i + V_j - 2 r^2 sqrt(V_i V_j), with r the correlation of
+    the parts: what is alike in two models cancels. Differences within the rounding of
+    the features, 1e-4 for float32 and 5e-9 for float64, are ties.
 
     Parameters
     ----------
@@ -105,14 +162,29 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     parts = np.stack([scores[i].parts for i in known])
     resolution = np.array([scores[i].resolution for i in known])
     weights, groups = scores[known[0]].weights, scores[known[0]].groups
+    V = np.array([scores[i].training_variance for i in known])
+    alike = _squared_correlation(parts, weights) if V.any() else np.zeros(V.shape * 2)
     for a, i in enumerate(known):
-        std_error = standard_error(parts - parts[a], weights, groups)
+        of_parts = standard_error(parts - parts[a], weights, groups)
+        of_training = V + V[a] - 2 * alike[a] * np.sqrt(V * V[a])
         with np.errstate(invalid="ignore", divide="ignore"):
             difference = values[a] - values
-            z = difference / std_error
+            z = difference / np.sqrt(of_parts**2 + of_training)
         # Copies of one network differ by rounding, in values and parts alike.
         rounding = np.maximum(resolution, resolution[a])
         tied = (np.abs(difference) <= rounding) | (values == values[a])
         z = np.where(tied, 0.0, np.where(np.isinf(difference), difference, z))
         probability[i, known] = ndtr(z)
     return probability
+
+
+def _squared_correlation(parts: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+    """Between rows; parts that are all equal correlate with nothing else."""
+    covariance = np.atleast_2d(np.cov(parts, aweights=weights))
+    variances = np.diag(covariance)
+    with np.errstate(invalid="ignore"):
+        squared = covariance**2 / np.multiply.outer(variances, variances)
+    constant = variances == 0
+    squared[constant] = squared[:, constant] = 0.0
+    # Rounding.
+    return np.minimum(squared, 1.0)
