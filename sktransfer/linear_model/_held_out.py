@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_array
-from scipy.special import log_softmax
 
 from sktransfer.utils._array_api import cached_rows
 
 # Predictions of one-hot targets whose difference is rounding.
 _TIE = 1e-9
-_TOL = 1e-10
+_TOL = 1e-5
 _MAX_ITER = 200
 # Least 1 / temperature, relative to the spread of the predictions.
 _LEAST = 1e-6
@@ -142,13 +141,16 @@ def score_classes(
     start: float,
 ) -> HeldOutScores:
     """Accuracy and, at the temperature that fits best, mean log probability."""
-    temperature = fit_temperature(predictions, codes, weights, start)
-    log_proba = log_softmax(predictions / temperature, axis=1)
-    own = np.arange(len(codes)), codes
-    log_density = log_proba[own]
-    # One of several classes with the largest prediction is drawn at random.
-    first = predictions >= predictions.max(axis=1, keepdims=True) - _TIE
-    right = first[own] / first.sum(axis=1)
+    gaps = _gaps(predictions, codes)
+    temperature = _fit_gaps(gaps, weights, start)
+    log_density, right = np.empty((2, len(codes)))
+    for rows in cached_rows(gaps):
+        gap = gaps[rows]
+        top = gap.max(axis=1)
+        # One of several classes with the largest prediction is drawn at random.
+        right[rows] = (top <= _TIE) / np.sum(gap >= top[:, None] - _TIE, axis=1)
+        total = np.exp((gap - top[:, None]) / temperature).sum(axis=1)
+        log_density[rows] = -top / temperature - np.log(total)
     return HeldOutScores(
         predictions=predictions,
         log_density=log_density,
@@ -156,6 +158,15 @@ def score_classes(
         accuracy=mean_and_error(right, weights, groups),
         temperature=temperature,
     )
+
+
+def _gaps(predictions: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Differences to the prediction of the true class, whose own is zero."""
+    gaps = predictions - predictions[np.arange(len(codes)), codes][:, None]
+    for rows in cached_rows(gaps):
+        gap = gaps[rows]
+        gap[np.abs(gap) <= _TIE] = 0.0
+    return gaps
 
 
 def fit_temperature(
@@ -171,14 +182,16 @@ def fit_temperature(
     limit, as by the rule of succession. If the predictions are worse than none, tau is
     just above zero.
     """
-    w = np.ones(len(codes)) if weights is None else weights
-    chosen = np.flatnonzero(w)
-    own = predictions[chosen, codes[chosen]]
-    # Differences to the true class, whose own is zero.
-    gaps, w = predictions[chosen] - own[:, None], w[chosen]
-    gaps[np.abs(gaps) <= _TIE] = 0.0
+    return _fit_gaps(_gaps(predictions, codes), weights, start)
+
+
+def _fit_gaps(gaps: np.ndarray, weights: np.ndarray | None, start: float) -> float:
+    w = np.ones(len(gaps)) if weights is None else weights
+    if not w.all():
+        gaps, w = gaps[w > 0], w[w > 0]
     n = w.sum()
-    spread = float(np.max(np.abs(gaps)))
+    largest = float(gaps.max())
+    spread = max(largest, -float(gaps.min()))
     if spread == 0:
         return 1.0
     least = _LEAST / spread
@@ -198,7 +211,7 @@ def fit_temperature(
             sums += [w[rows] @ part for part in (likelihood, -mean, mean**2 - square)]
         return tuple(sums / n)
 
-    if gaps.max() <= 0:
+    if largest <= 0:
         ties = np.sum(gaps == 0, axis=1)
         goal = -(w @ np.log(ties)) / n - 1 / (n + 1)
 
@@ -229,7 +242,8 @@ def _root(descent: Any, x: float, least: float) -> float:
         step = x - value / slope if slope < 0 else np.inf
         if not low < step < min(high, 8 * x):
             step = 4 * x if np.isinf(high) else np.sqrt(low * high)
-        if abs(step - x) <= _TOL * x:
+        change, x = abs(step - x), float(step)
+        # Newton's steps are quadratic: the error is far below the last of them.
+        if change <= _TOL * x:
             break
-        x = float(step)
     return x
