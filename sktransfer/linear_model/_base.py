@@ -134,7 +134,8 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         head = self._left_out_posterior() if self.leave_one_out else None
         alone = head if codes is None else None
         scored = posterior if self.std_error or alone is posterior else None
-        density, predictions = leave_one_out(samples, scored, alone)
+        gram = None if scored else self.statistics_.gram_of(posterior.spectrum)
+        density, predictions = leave_one_out(samples, scored, alone, gram)
         if self.std_error:
             self._influence = density
             self._std_error = standard_error(to_numpy(density), weights)
@@ -355,12 +356,12 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
     @property
     def influence_(self) -> Any:
         """Log density of each sample given the others, in nats."""
-        return self._on_request("influence_", self._influence)
+        return self._on_request("influence_", getattr(self, "_influence", None))
 
     @property
     def std_error_(self) -> float:
         """Standard error of `logme_`, in nats."""
-        return self._on_request("std_error_", self._std_error)
+        return self._on_request("std_error_", getattr(self, "_std_error", None))
 
     @property
     def loo_predictions_(self) -> Any:
@@ -384,7 +385,7 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         return self._of_left_out("loo_log_likelihood_std_error_", "log_likelihood")[1]
 
     def _of_left_out(self, name: str, field: str) -> Any:
-        value = None if self._left_out is None else getattr(self._left_out, field)
+        value = getattr(getattr(self, "_left_out", None), field, None)
         return self._on_request(name, value, "leave_one_out")
 
     def _on_request(self, name: str, value: Any, parameter: str = "std_error") -> Any:

@@ -36,7 +36,15 @@ def encode_groups(groups: Any, samples: Samples) -> np.ndarray:
             f"groups must have the shape ({len(samples)},), one group for each sample; "
             f"got {groups.shape}."
         )
-    names, codes = np.unique(groups, return_inverse=True)
+    if groups.dtype.kind in "fc" and np.isnan(groups).any():
+        raise ValueError("groups contains NaN: give every sample a group.")
+    try:
+        names, codes = np.unique(groups, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(
+            "groups must hold names or numbers, of one kind and none missing; they "
+            f"cannot be sorted: {error}."
+        ) from error
     seen = np.unique(codes[samples.positive])
     if len(seen) == 1:
         raise ValueError(

@@ -364,6 +364,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
     @property
     def temperature_(self) -> float:
         """What predictive means are divided by before the soft-max."""
+        check_is_fitted(self)
         if self._left_out is not None:
             return self._left_out.temperature
         return _temperature_to_expect(self._head(self._solve()))

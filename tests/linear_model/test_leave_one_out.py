@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from scipy.stats import norm
 from sklearn.datasets import load_digits, load_wine
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
 from sklearn.preprocessing import scale
@@ -476,3 +477,78 @@ def test_only_on_request(cls, global_random_seed):
     assert getattr(model, own) == score
     with pytest.raises(AttributeError, match="loo_predictions_"):
         model.loo_predictions_  # noqa: B018
+
+
+def test_cholesky_factor_gives_the_same(global_random_seed):
+    """Without the standard error no left singular vectors are formed."""
+    rng = np.random.default_rng(global_random_seed)
+    for dtype, n, weighted in (
+        (np.float64, 60, False),
+        (np.float64, 60, True),
+        (np.float32, 600, False),
+        (np.float32, 600, True),
+    ):
+        X = rng.normal(size=(n, 9)).astype(dtype) + dtype(0.5)
+        y = np.argmax(X[:, :3] + 2 * rng.normal(size=(n, 3)), axis=1)
+        w = rng.integers(0, 3, size=n).astype(float) if weighted else None
+        for fit_intercept in (False, True):
+            factored, decomposed = (
+                LogMEClassifier(
+                    prior="shared",
+                    leave_one_out=True,
+                    std_error=std_error,
+                    fit_intercept=fit_intercept,
+                ).fit(X, y, w)
+                for std_error in (False, True)
+            )
+            atol = 1e-12 if dtype == np.float64 else 2e-6
+            np.testing.assert_allclose(
+                factored.loo_predictions_, decomposed.loo_predictions_, atol=atol
+            )
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("std_error", [False, True])
+@pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize("offset", [1e3, 1e4])
+def test_float32_far_from_zero(offset, groups, std_error, order):
+    """A mean in float32 is wrong by more than the least direction is long.
+
+    Predictions were wrong by 7e-4.
+    """
+    X, y = load_digits(return_X_y=True)
+    X, y = np.maximum(X[:1500] @ np.random.default_rng(0).normal(size=(64, 99)), 0), y
+    X = np.asarray(X / 16 + offset, dtype=np.float32, order=order)
+    g = np.arange(1500) // 4 if groups else None
+    single, double = (
+        LogMEClassifier(leave_one_out=True, fit_intercept=True, std_error=std_error)
+        .fit(F, y[:1500], groups=g)
+        .loo_predictions_
+        for F in (X, X.astype(np.float64))
+    )
+    np.testing.assert_allclose(single, double, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "groups, message",
+    [
+        ([None, *"aabbccddee", "f"], "groups must hold .* none missing"),
+        ([np.nan, *range(11)], "groups contains NaN"),
+    ],
+)
+def test_missing_groups(groups, message, global_random_seed):
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.normal(size=(12, 3))
+    with pytest.raises(ValueError, match=message):
+        LogME(leave_one_out=True).fit(X, X[:, 0] + rng.normal(size=12), groups=groups)
+
+
+def test_not_fitted():
+    names = ["loo_predictions_", "loo_log_likelihood_", "influence_", "std_error_"]
+    for model, own in (
+        (LogME(leave_one_out=True), ["loo_r2_"]),
+        (LogMEClassifier(leave_one_out=True), ["loo_accuracy_", "temperature_"]),
+    ):
+        for name in names + own:
+            with pytest.raises(NotFittedError):
+                getattr(model, name)
