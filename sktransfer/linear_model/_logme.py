@@ -163,7 +163,7 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     >>> model = LogME(fit_intercept=True, leave_one_out=True).fit(X, y)
     >>> print(f"{model.loo_r2_:.3f} +- {model.loo_r2_std_error_:.3f}")
-    0.494 +- 0.032
+    0.494 +- 0.033
     """
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -267,12 +267,12 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     @property
     def loo_r2_(self) -> float:
         """R^2 of `loo_predictions_`, mean over targets."""
-        return self._of_left_out("loo_r2_", "r2")[0]
+        return self._loo_value("r2")[0]
 
     @property
     def loo_r2_std_error_(self) -> float:
         """Standard error of `loo_r2_`."""
-        return self._of_left_out("loo_r2_std_error_", "r2")[1]
+        return self._loo_value("r2")[1]
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict with the posterior mean of the weights.

@@ -116,7 +116,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
     >>> model = LogMEClassifier(prior="shared", fit_intercept=True, leave_one_out=True)
     >>> model = model.fit(scale(X), y)
     >>> print(f"{model.loo_accuracy_:.3f} +- {model.loo_accuracy_std_error_:.3f}")
-    0.989 +- 0.008
+    0.989 +- 0.012
     """
 
     _parameter_constraints: ClassVar[dict] = {
@@ -341,9 +341,9 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         spectrum = self._posterior.spectrum
         return Posterior(spectrum, maximise_shared_evidence(spectrum, tol=self.tol))
 
-    def _score_left_out(self, head, codes, predictions, density, *weights_and_groups):
+    def _score_left_out(self, head, codes, left_out, density, *weights_and_groups):
         start = _temperature_to_expect(head)
-        return score_classes(codes, predictions, *weights_and_groups, start)
+        return score_classes(codes, left_out, *weights_and_groups, start)
 
     def compact(self, *, keep_std: bool = False) -> None:
         """Drop the statistics, and all else that predictions do not need.
@@ -364,6 +364,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
     @property
     def temperature_(self) -> float:
         """What predictive means are divided by before the soft-max."""
+        check_is_fitted(self)
         if self._left_out is not None:
             return self._left_out.temperature
         return _temperature_to_expect(self._head(self._solve()))
@@ -371,12 +372,12 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
     @property
     def loo_accuracy_(self) -> float:
         """Accuracy of `loo_predictions_`, a fraction."""
-        return self._of_left_out("loo_accuracy_", "accuracy")[0]
+        return self._loo_value("accuracy")[0]
 
     @property
     def loo_accuracy_std_error_(self) -> float:
         """Standard error of `loo_accuracy_`."""
-        return self._of_left_out("loo_accuracy_std_error_", "accuracy")[1]
+        return self._loo_value("accuracy")[1]
 
     def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
         if not restart:

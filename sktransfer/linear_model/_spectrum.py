@@ -104,14 +104,30 @@ class Spectrum:
             for rows in parts:
                 yield rows, basis.left_rows(rows)
             return
-        dtype = xp.float64 if self.eps == _EPS else X.dtype
-        scale = beside(1 / np.sqrt(self.eigenvalues), basis.vectors)
-        scaled = xp.astype(basis.vectors * scale, dtype, copy=False)
+        mean, rest, dtype = self.mean_for(X)
+        scaled = basis.vectors * beside(1 / np.sqrt(self.eigenvalues), basis.vectors)
+        right = xp.astype(scaled, dtype, copy=False)
         for rows in parts:
             part = xp.astype(take_rows(X, rows), dtype, copy=False)
-            if self.feature_mean is not None:
-                part = part - xp.astype(self.feature_mean, dtype)
-            yield rows, part @ scaled
+            if mean is not None:
+                part = part - mean
+            U = part @ right
+            if rest is not None:
+                U -= xp.astype(rest @ scaled, dtype)
+            yield rows, U
+
+    def mean_for(self, X: Any) -> tuple[Any, Any, Any]:
+        """What is subtracted from X first, what after a product, and their dtype.
+
+        The mean in float32 may be far from the mean, in units of the least direction.
+        """
+        xp, _ = get_namespace(X=X)
+        dtype = xp.float64 if self.eps == _EPS else X.dtype
+        if self.feature_mean is None:
+            return None, None, dtype
+        mean = xp.astype(self.feature_mean, dtype)
+        rest = self.feature_mean - xp.astype(mean, xp.float64)
+        return mean, (rest if dtype != xp.float64 else None), dtype
 
 
 def spectrum_of_moments(

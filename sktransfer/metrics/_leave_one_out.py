@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import entr, log_softmax
+from scipy.special import entr, log_softmax, ndtr
 
-from sktransfer.linear_model import arg_max_shares, fit_temperature, r2_parts
+from sktransfer.linear_model import arg_max_shares, fit_temperature
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
 from sktransfer.utils._array_api import to_numpy
@@ -313,26 +313,9 @@ def _head(data: LabelledData, fit_intercept: bool | None) -> Any:
     return data.fit_head(fit_intercept)
 
 
-def _predictions(data: LabelledData, fit_intercept: bool | None) -> np.ndarray:
-    """Leave-one-out predictions, (n_samples, n_targets)."""
-    predictions = to_numpy(_head(data, fit_intercept).loo_predictions_)
-    return predictions.reshape(data.n_samples, -1)
-
-
-def _labels_and_shares(
-    data: LabelledData, fit_intercept: bool | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as columns of 0 and 1, and what is predicted of each; ties in part."""
-    predictions = _predictions(data, fit_intercept)
-    if data.task == "multilabel":
-        return data.host_target, arg_max_shares(_presence(predictions))[..., 1]
-    one_hot = np.eye(len(data.classes))[data.host_target]
-    return one_hot, arg_max_shares(predictions)
-
-
-def _presence(predictions: np.ndarray) -> np.ndarray:
-    """Predictions of absence and presence, along a last axis."""
-    return np.stack([1 - predictions, predictions], axis=-1)
+def _columns(data: LabelledData, values: Any) -> np.ndarray:
+    """On the host, with an axis of targets."""
+    return to_numpy(values).reshape(data.n_samples, -1)
 
 
 def _shares(data: LabelledData) -> np.ndarray:
@@ -344,78 +327,125 @@ def _shares(data: LabelledData) -> np.ndarray:
     return np.average(columns, axis=0, weights=data.host_weights)
 
 
+def _presence(predictions: np.ndarray) -> np.ndarray:
+    """Predictions of absence and presence, along a last axis."""
+    return np.stack([1 - predictions, predictions], axis=-1)
+
+
+def _score_labels(
+    data: LabelledData, model: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Presence that is predicted of each label, what is right, and its variance."""
+    predictions = _columns(data, model.loo_predictions_)
+    predicted = arg_max_shares(_presence(predictions))[..., 1]
+    right = 1 - np.abs(data.host_target - predicted)
+    deviation = _columns(data, model.loo_std_)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        present = ndtr((predictions - 0.5) / deviation)
+    variances = np.where(deviation > 0, present * (1 - present), 0.0)
+    w = data.host_weights
+    return predicted, right, variances + 1 / (len(right) if w is None else w @ w)
+
+
 def _accuracy(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    labels, predicted = _labels_and_shares(data, fit_intercept)
-    frequent = _shares(data)
-    if data.task == "multilabel":
-        right = np.mean(1 - np.abs(labels - predicted), axis=1)
-        none = np.mean(np.maximum(frequent, 1 - frequent))
-    else:
-        right, none = np.sum(labels * predicted, axis=1), frequent.max()
-    return Score.of_parts(right, data.host_weights, no_information=none)
+    model, frequent = _head(data, fit_intercept), _shares(data)
+    if data.task == "classification":
+        score = model.loo_scores_["accuracy"]
+        return score._replace(no_information=frequent.max())
+    _, right, variances = _score_labels(data, model)
+    return Score.of_parts(
+        right.mean(axis=1),
+        data.host_weights,
+        variances=variances.mean(axis=1) / right.shape[1],
+        no_information=np.mean(np.maximum(frequent, 1 - frequent)),
+    )
 
 
 def _log_likelihood(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    weights = data.host_weights
+    weights, model = data.host_weights, _head(data, fit_intercept)
     if data.task == "multilabel":
-        pairs = _presence(_predictions(data, fit_intercept))
-        codes = data.host_target.astype(int)
-        temperature = fit_temperature(
-            pairs.reshape(-1, 2),
-            codes.ravel(),
-            None if weights is None else np.repeat(weights, codes.shape[1]),
-        )
-        log_proba = log_softmax(pairs / temperature, axis=-1)
-        own = np.take_along_axis(log_proba, codes[..., None], axis=-1)[..., 0]
-        p = _shares(data)
-        none = -np.mean(entr(p) + entr(1 - p))
-        return Score.of_parts(own.mean(axis=1), weights, no_information=none)
-    model = _head(data, fit_intercept)
-    parts = to_numpy(model.loo_log_density_)
+        return _log_likelihood_of_labels(data, model)
+    score = model.loo_scores_["log_likelihood"]
     if data.task == "classification":
-        none = -entr(_shares(data)).sum()
-        return Score.of_parts(parts, weights, no_information=none)
+        return score._replace(no_information=-entr(_shares(data)).sum())
     y = data.host_target.reshape(data.n_samples, -1)
     centred = y - np.average(y, axis=0, weights=weights)
     variance = np.average(centred**2, axis=0, weights=weights)
     none = -0.5 * np.mean(1 + np.log(2 * np.pi * variance))
     if np.isposinf(model.logme_):  # a target that is explained without error
         return Score(np.inf, no_information=none)
-    return Score.of_parts(parts, weights, no_information=none)
+    return score._replace(no_information=none)
+
+
+def _log_likelihood_of_labels(data: LabelledData, model: Any) -> Score:
+    weights, y = data.host_weights, data.host_target.astype(int)
+    pairs = _presence(_columns(data, model.loo_predictions_))
+    copies = None if weights is None else np.repeat(weights, y.shape[1])
+    T = fit_temperature(pairs.reshape(-1, 2), y.ravel(), copies)
+    log_proba = log_softmax(pairs / T, axis=-1)
+    own = np.take_along_axis(log_proba, y[..., None], axis=-1)[..., 0]
+    # By the delta method, as presence moves against absence.
+    slopes = 2 * (y - np.exp(log_proba[..., 1])) / T
+    variances = slopes**2 * _columns(data, model.loo_std_) ** 2
+    p = _shares(data)
+    return Score.of_parts(
+        own.mean(axis=1),
+        weights,
+        variances=variances.mean(axis=1) / y.shape[1],
+        no_information=-np.mean(entr(p) + entr(1 - p)),
+    )
 
 
 def _r2(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    weights = data.host_weights
-    predictions = _predictions(data, fit_intercept)
-    parts = r2_parts(data.host_target, predictions, weights)
-    return Score.of_parts(parts, weights, no_information=0.0)
+    score = _head(data, fit_intercept).loo_scores_["r2"]
+    return score._replace(no_information=0.0)
 
 
 def _balanced_accuracy(
     data: LabelledData, *, fit_intercept: bool | None = None
 ) -> Score:
-    labels, predicted = _labels_and_shares(data, fit_intercept)
-    share, hits = _shares(data), labels * predicted
-    recall = np.average(hits, axis=0, weights=data.host_weights) / share
+    accuracy, y = _accuracy(data, fit_intercept=fit_intercept), data.host_target
+    share, w = _shares(data), data.host_weights
+    hits = np.bincount(y, accuracy.parts if w is None else w * accuracy.parts)
+    recall = hits / (share * (len(y) if w is None else w.sum()))
     # A sample moves the recall of its class by its distance from it.
-    parts = recall.mean() + np.mean((hits - labels * recall) / share, axis=1)
-    none = 1 / len(share)
-    return Score.of_parts(parts, data.host_weights, no_information=none)
+    slopes = 1 / (len(share) * share[y])
+    return Score.of_parts(
+        recall.mean() + slopes * (accuracy.parts - recall[y]),
+        w,
+        variances=slopes**2 * accuracy.variances,
+        no_information=1 / len(share),
+    )
 
 
 def _f1(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    labels, predicted = _labels_and_shares(data, fit_intercept)
-    weights, share = data.host_weights, _shares(data)
+    model, w, share = _head(data, fit_intercept), data.host_weights, _shares(data)
+    if data.task == "multilabel":
+        labels = data.host_target
+        predicted, _, variances = _score_labels(data, model)
+        most = share > 0.5
+    else:
+        codes = data.host_target
+        predictions = _columns(data, model.loo_predictions_)
+        labels, predicted = np.eye(len(share))[codes], arg_max_shares(predictions)
+        most = np.arange(len(share)) == share.argmax()
     hits, sizes = labels * predicted, labels + predicted
-    size = np.average(sizes, axis=0, weights=weights)
-    f1 = 2 * np.average(hits, axis=0, weights=weights) / size
+    size = np.average(sizes, axis=0, weights=w)
+    f1 = 2 * np.average(hits, axis=0, weights=w) / size
     # To first order in both means.
     parts = f1.mean() + np.mean((2 * hits - f1 * sizes) / size, axis=1)
+    # What a label changes if it is predicted, in units of 1 / n.
+    slopes = (2 * labels - f1) / size / len(share)
+    if data.task == "multilabel":
+        of_training = np.sum(slopes**2 * variances, axis=1)
+    else:
+        rival = np.argmax(np.where(labels == 1, -np.inf, predictions), axis=1)
+        rows = np.arange(len(codes))
+        change = slopes[rows, codes] - slopes[rows, rival]
+        of_training = change**2 * model.loo_scores_["accuracy"].variances
     # Predicting what is most frequent.
-    of_label = data.task == "multilabel"
-    most = share > 0.5 if of_label else np.arange(len(share)) == share.argmax()
     none = np.mean(np.where(most, 2 * share / (1 + share), 0.0))
-    return Score.of_parts(parts, weights, no_information=none)
+    return Score.of_parts(parts, w, variances=of_training, no_information=none)
 
 
 _REFERENCE = "Allen, 1974 (PRESS)"

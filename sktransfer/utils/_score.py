@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -75,9 +75,9 @@ class Score(NamedTuple):
         Samples of one group are not independent of each other.
     no_information : float
         The value for features that say nothing about the target; NaN if unknown.
-    training_variance : float
-        Part of the variance of the value that the parts do not show: what the samples
-        change as training samples, in the parts of others.
+    variances : ndarray of shape (n_samples,) or None
+        Variance of each part over training sets, if the parts are of samples that were
+        left out of the training.
 
     Examples
     --------
@@ -93,27 +93,26 @@ class Score(NamedTuple):
     weights: np.ndarray | None = None
     groups: np.ndarray | None = None
     no_information: float = np.nan
-    training_variance: float = 0.0
+    variances: np.ndarray | None = None
 
     @classmethod
     def of_parts(
         cls,
         parts: Sequence[float],
         weights: np.ndarray | None = None,
-        *,
-        no_information: float = np.nan,
+        **fields: Any,
     ) -> Score:
-        """The (weighted) mean of the parts, as a score."""
+        """The (weighted) mean of the parts, as a score with these other fields."""
         parts = to_numpy(parts).astype(np.float64)
         value = float(np.average(parts, weights=weights))
-        return cls(value, parts, no_information=no_information)
+        return cls(value, parts, weights=weights, **fields)
 
     @property
     def std_error(self) -> float:
         """Standard error of the value; NaN without parts.
 
-        It is that of the mean of the parts, std(parts) / sqrt(n), and the training
-        variance.
+        It is that of the mean of the parts, std(parts) / sqrt(n), and in squares the
+        training variance.
         """
         if self.parts is None:
             return np.nan
@@ -125,6 +124,22 @@ class Score(NamedTuple):
         """Difference to `no_information`."""
         return self.value - self.no_information
 
+    @property
+    def training_variance(self) -> float:
+        """Part of the variance of the value that the parts alone do not show.
+
+        A sample counts twice, as one to predict and as a training sample of all others.
+        The second moves the parts of others, each by its variance over training sets,
+        and that is in the parts once, but twice in the value: the effects of i on j and
+        of j on i are alike.
+        """
+        if self.variances is None:
+            return 0.0
+        if self.weights is None:
+            return float(np.mean(self.variances)) / len(self.variances)
+        w = self.weights
+        return float(w**2 @ self.variances / w.sum() ** 2)
+
     def scaled(self, factor: float) -> Score:
         """The score in another unit."""
         return self._replace(
@@ -132,7 +147,7 @@ class Score(NamedTuple):
             parts=None if self.parts is None else factor * self.parts,
             resolution=factor * self.resolution,
             no_information=factor * self.no_information,
-            training_variance=factor**2 * self.training_variance,
+            variances=None if self.variances is None else factor**2 * self.variances,
         )
 
 
