@@ -67,9 +67,14 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         Predictive means of each sample by the model fitted to all others (with
         `groups`, to all other groups), under the shared prior whatever `prior` is.
         Only if ``leave_one_out=True``, as all that follow.
+    loo_std_ : array of shape (n_samples, n_classes)
+        Standard deviation of `loo_predictions_` over training sets.
+    loo_scores_ : dict of str to Score
+        "accuracy" and "log_likelihood" as :class:`~sktransfer.metrics.Score`, with
+        parts.
     loo_accuracy_, loo_accuracy_std_error_ : float
-        Accuracy of their arg max, the fraction to expect of unseen samples, and its
-        standard error. Ties count in part. The only sample of a class is predicted by
+        Accuracy of the arg max of `loo_predictions_`, the fraction to expect of unseen
+        samples, and its standard error; see the notes of :class:`LogME`. Ties count in part. The only sample of a class is predicted by
         a model that does not know the class.
     loo_log_density_ : array of shape (n_samples,)
         Log probability of the label of each sample given the others, in nats.
