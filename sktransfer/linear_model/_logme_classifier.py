@@ -74,8 +74,9 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         parts.
     loo_accuracy_, loo_accuracy_std_error_ : float
         Accuracy of the arg max of `loo_predictions_`, the fraction to expect of unseen
-        samples, and its standard error; see the notes of :class:`LogME`. Ties count in part. The only sample of a class is predicted by
-        a model that does not know the class.
+        samples, and its standard error; see the notes of :class:`LogME`. Ties count in
+        part. The only sample of a class is predicted by a model that does not know the
+        class.
     loo_log_density_ : array of shape (n_samples,)
         Log probability of the label of each sample given the others, in nats.
     loo_log_likelihood_, loo_log_likelihood_std_error_ : float

@@ -8,10 +8,12 @@ from sktransfer.metrics._laplace_evidence import laplace_evidence_score
 from sktransfer.metrics._lda import lda_score
 from sktransfer.metrics._leave_one_out import (
     loo_accuracy_score,
-    loo_balanced_accuracy_score,
-    loo_f1_score,
     loo_log_likelihood_score,
     loo_r2_score,
+)
+from sktransfer.metrics._leave_one_out_rare import (
+    loo_balanced_accuracy_score,
+    loo_f1_score,
 )
 from sktransfer.metrics._leep import leep_score
 from sktransfer.metrics._lfc import lfc_score

@@ -204,121 +204,18 @@ def loo_r2_score(
     )
 
 
-def loo_balanced_accuracy_score(
-    X: Any,
-    y: Any,
-    *,
-    groups: Any = None,
-    sample_weight: Any = None,
-    fit_intercept: bool = True,
-) -> float:
-    """Balanced accuracy to expect of a linear head on unseen samples.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, n_features)
-        Features.
-    y : array-like of shape (n_samples,)
-        Labels.
-    groups, sample_weight, fit_intercept
-        As in :func:`loo_accuracy_score`.
-
-    Returns
-    -------
-    float
-        Mean over classes of the fraction of their samples that is predicted right.
-
-    Raises
-    ------
-    ValueError
-        If there is only one class or group, or the arrays do not fit together.
-
-    See Also
-    --------
-    sklearn.metrics.balanced_accuracy_score : The same of any predictions.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_wine
-    >>> from sktransfer.metrics import loo_balanced_accuracy_score
-    >>> round(loo_balanced_accuracy_score(*load_wine(return_X_y=True)), 3)
-    0.984
-    """
-    return LOO_BALANCED_ACCURACY(
-        X,
-        y,
-        groups=groups,
-        sample_weight=sample_weight,
-        fit_intercept=fit_intercept,
-    )
-
-
-def loo_f1_score(
-    X: Any,
-    y: Any,
-    *,
-    task: str = "auto",
-    groups: Any = None,
-    sample_weight: Any = None,
-    fit_intercept: bool = True,
-) -> float:
-    """Macro F1 to expect of a linear head on unseen samples, by leave-one-out.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, n_features)
-        Features.
-    y : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Labels, or 0/1 indicators of several labels.
-    task : {"auto", "classification", "multilabel"}, default="auto"
-        How to read `y`; see :class:`LabelledData`.
-    groups, sample_weight, fit_intercept
-        As in :func:`loo_accuracy_score`.
-
-    Returns
-    -------
-    float
-        Mean over classes (or labels) of F1, the harmonic mean of precision and recall.
-
-    Raises
-    ------
-    ValueError
-        If there is only one class or group, a label is constant, or the arrays do not
-        fit together.
-
-    See Also
-    --------
-    sklearn.metrics.f1_score : The same of any predictions, with ``average="macro"``.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_wine
-    >>> from sktransfer.metrics import loo_f1_score
-    >>> round(loo_f1_score(*load_wine(return_X_y=True)), 3)
-    0.983
-    """
-    return LOO_F1(
-        X,
-        y,
-        task,
-        groups=groups,
-        sample_weight=sample_weight,
-        fit_intercept=fit_intercept,
-    )
-
-
-def _head(data: LabelledData, fit_intercept: bool | None) -> Any:
+def head_of(data: LabelledData, fit_intercept: bool | None) -> Any:
     if fit_intercept in (None, data.head_has_intercept):
         return data.head
     return data.fit_head(fit_intercept)
 
 
-def _columns(data: LabelledData, values: Any) -> np.ndarray:
+def as_columns(data: LabelledData, values: Any) -> np.ndarray:
     """On the host, with an axis of targets."""
     return to_numpy(values).reshape(data.n_samples, -1)
 
 
-def _shares(data: LabelledData) -> np.ndarray:
+def class_shares(data: LabelledData) -> np.ndarray:
     """Weighted share of the samples that has each class, or each label."""
     columns = data.host_target
     if data.task == "classification":
@@ -332,14 +229,14 @@ def _presence(predictions: np.ndarray) -> np.ndarray:
     return np.stack([1 - predictions, predictions], axis=-1)
 
 
-def _score_labels(
+def score_labels(
     data: LabelledData, model: Any
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Presence that is predicted of each label, what is right, and its variance."""
-    predictions = _columns(data, model.loo_predictions_)
+    predictions = as_columns(data, model.loo_predictions_)
     predicted = arg_max_shares(_presence(predictions))[..., 1]
     right = 1 - np.abs(data.host_target - predicted)
-    deviation = _columns(data, model.loo_std_)
+    deviation = as_columns(data, model.loo_std_)
     with np.errstate(divide="ignore", invalid="ignore"):
         present = ndtr((predictions - 0.5) / deviation)
     variances = np.where(deviation > 0, present * (1 - present), 0.0)
@@ -347,12 +244,12 @@ def _score_labels(
     return predicted, right, variances + 1 / (len(right) if w is None else w @ w)
 
 
-def _accuracy(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    model, frequent = _head(data, fit_intercept), _shares(data)
+def score_accuracy(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
+    model, frequent = head_of(data, fit_intercept), class_shares(data)
     if data.task == "classification":
         score = model.loo_scores_["accuracy"]
         return score._replace(no_information=frequent.max())
-    _, right, variances = _score_labels(data, model)
+    _, right, variances = score_labels(data, model)
     return Score.of_parts(
         right.mean(axis=1),
         data.host_weights,
@@ -362,12 +259,12 @@ def _accuracy(data: LabelledData, *, fit_intercept: bool | None = None) -> Score
 
 
 def _log_likelihood(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    weights, model = data.host_weights, _head(data, fit_intercept)
+    weights, model = data.host_weights, head_of(data, fit_intercept)
     if data.task == "multilabel":
         return _log_likelihood_of_labels(data, model)
     score = model.loo_scores_["log_likelihood"]
     if data.task == "classification":
-        return score._replace(no_information=-entr(_shares(data)).sum())
+        return score._replace(no_information=-entr(class_shares(data)).sum())
     y = data.host_target.reshape(data.n_samples, -1)
     centred = y - np.average(y, axis=0, weights=weights)
     variance = np.average(centred**2, axis=0, weights=weights)
@@ -379,15 +276,15 @@ def _log_likelihood(data: LabelledData, *, fit_intercept: bool | None = None) ->
 
 def _log_likelihood_of_labels(data: LabelledData, model: Any) -> Score:
     weights, y = data.host_weights, data.host_target.astype(int)
-    pairs = _presence(_columns(data, model.loo_predictions_))
+    pairs = _presence(as_columns(data, model.loo_predictions_))
     copies = None if weights is None else np.repeat(weights, y.shape[1])
     T = fit_temperature(pairs.reshape(-1, 2), y.ravel(), copies)
     log_proba = log_softmax(pairs / T, axis=-1)
     own = np.take_along_axis(log_proba, y[..., None], axis=-1)[..., 0]
     # By the delta method, as presence moves against absence.
     slopes = 2 * (y - np.exp(log_proba[..., 1])) / T
-    variances = slopes**2 * _columns(data, model.loo_std_) ** 2
-    p = _shares(data)
+    variances = slopes**2 * as_columns(data, model.loo_std_) ** 2
+    p = class_shares(data)
     return Score.of_parts(
         own.mean(axis=1),
         weights,
@@ -397,60 +294,13 @@ def _log_likelihood_of_labels(data: LabelledData, model: Any) -> Score:
 
 
 def _r2(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    score = _head(data, fit_intercept).loo_scores_["r2"]
+    score = head_of(data, fit_intercept).loo_scores_["r2"]
     return score._replace(no_information=0.0)
 
 
-def _balanced_accuracy(
-    data: LabelledData, *, fit_intercept: bool | None = None
-) -> Score:
-    accuracy, y = _accuracy(data, fit_intercept=fit_intercept), data.host_target
-    share, w = _shares(data), data.host_weights
-    hits = np.bincount(y, accuracy.parts if w is None else w * accuracy.parts)
-    recall = hits / (share * (len(y) if w is None else w.sum()))
-    # A sample moves the recall of its class by its distance from it.
-    slopes = 1 / (len(share) * share[y])
-    return Score.of_parts(
-        recall.mean() + slopes * (accuracy.parts - recall[y]),
-        w,
-        variances=slopes**2 * accuracy.variances,
-        no_information=1 / len(share),
-    )
-
-
-def _f1(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    model, w, share = _head(data, fit_intercept), data.host_weights, _shares(data)
-    if data.task == "multilabel":
-        labels = data.host_target
-        predicted, _, variances = _score_labels(data, model)
-        most = share > 0.5
-    else:
-        codes = data.host_target
-        predictions = _columns(data, model.loo_predictions_)
-        labels, predicted = np.eye(len(share))[codes], arg_max_shares(predictions)
-        most = np.arange(len(share)) == share.argmax()
-    hits, sizes = labels * predicted, labels + predicted
-    size = np.average(sizes, axis=0, weights=w)
-    f1 = 2 * np.average(hits, axis=0, weights=w) / size
-    # To first order in both means.
-    parts = f1.mean() + np.mean((2 * hits - f1 * sizes) / size, axis=1)
-    # What a label changes if it is predicted, in units of 1 / n.
-    slopes = (2 * labels - f1) / size / len(share)
-    if data.task == "multilabel":
-        of_training = np.sum(slopes**2 * variances, axis=1)
-    else:
-        rival = np.argmax(np.where(labels == 1, -np.inf, predictions), axis=1)
-        rows = np.arange(len(codes))
-        change = slopes[rows, codes] - slopes[rows, rival]
-        of_training = change**2 * model.loo_scores_["accuracy"].variances
-    # Predicting what is most frequent.
-    none = np.mean(np.where(most, 2 * share / (1 + share), 0.0))
-    return Score.of_parts(parts, w, variances=of_training, no_information=none)
-
-
-_REFERENCE = "Allen, 1974 (PRESS)"
-_COST = "2 n D² + D³"
-_OF_CLASSES = ("classification", "multilabel")
+REFERENCE = "Allen, 1974 (PRESS)"
+COST = "2 n D² + D³"
+OF_CLASSES = ("classification", "multilabel")
 
 LOO_LOG_LIKELIHOOD = Metric(
     "loo_log_likelihood",
@@ -459,45 +309,22 @@ LOO_LOG_LIKELIHOOD = Metric(
     tasks=TASKS,
     takes_weights=True,
     exact_under_duplication=True,
-    reference=_REFERENCE,
-    cost=_COST,
+    reference=REFERENCE,
+    cost=COST,
     weakness="Of a least-squares head; in nats, so read the accuracy beside it.",
 )
 
 LOO_ACCURACY = Metric(
     "loo_accuracy",
-    _accuracy,
+    score_accuracy,
     loo_accuracy_score,
-    tasks=_OF_CLASSES,
+    tasks=OF_CLASSES,
     takes_weights=True,
     exact_under_duplication=True,
-    reference=_REFERENCE,
-    cost=_COST,
+    reference=REFERENCE,
+    cost=COST,
     weakness="Changes in steps of 1 / n; of a least-squares head, which a tuned "
     "logistic head beats with many classes.",
-)
-
-LOO_BALANCED_ACCURACY = Metric(
-    "loo_balanced_accuracy",
-    _balanced_accuracy,
-    loo_balanced_accuracy_score,
-    takes_weights=True,
-    exact_under_duplication=True,
-    reference=_REFERENCE,
-    cost=_COST,
-    weakness="A rare class counts as much as a frequent one, with a large error.",
-)
-
-LOO_F1 = Metric(
-    "loo_f1",
-    _f1,
-    loo_f1_score,
-    tasks=_OF_CLASSES,
-    takes_weights=True,
-    exact_under_duplication=True,
-    reference=_REFERENCE,
-    cost=_COST,
-    weakness="A least-squares head rarely predicts rare classes.",
 )
 
 LOO_R2 = Metric(
@@ -507,7 +334,7 @@ LOO_R2 = Metric(
     tasks=("regression",),
     takes_weights=True,
     exact_under_duplication=True,
-    reference=_REFERENCE,
-    cost=_COST,
+    reference=REFERENCE,
+    cost=COST,
     weakness="Of a linear head; targets of small variance count as much as others.",
 )
