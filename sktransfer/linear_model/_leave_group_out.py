@@ -16,6 +16,7 @@ import numpy as np
 from sktransfer.linear_model._eigenbasis import RowEigenbasis
 from sktransfer.linear_model._leave_one_out import (
     centred_columns,
+    check_finite,
     finite_beta,
     is_infinite,
     shrinkage,
@@ -240,6 +241,7 @@ def _positive_eigh(matrix: Any, xp: Any) -> tuple[Any, Any]:
 
     Where it is zero, so is the error.
     """
+    check_finite(matrix, xp)
     values, vectors = xp.linalg.eigh(matrix)
     floor = _EPS * values[..., -1:]
     return xp.where(values > floor, values, floor)[..., None], vectors

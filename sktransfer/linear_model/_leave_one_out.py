@@ -70,7 +70,20 @@ def leave_one_out(
     density = xp.concat(densities) if densities else None
     if density is not None and is_infinite(scored, weights, xp):
         density = density * np.nan
-    return density, xp.concat(predictions) if predictions else None
+    if head is None:
+        return density, None
+    prediction = xp.concat(predictions)
+    check_finite(prediction, xp)
+    return density, prediction
+
+
+def check_finite(values: Any, xp: Any) -> None:
+    """Refuse samples that cannot be those of the statistics."""
+    if not bool(xp.all(xp.isfinite(values))):
+        raise ValueError(
+            "X must hold the samples of the statistics, which are finite; leaving out "
+            "samples of this X gives NaN or infinity."
+        )
 
 
 def _error_blocks(samples: Samples, posteriors: list[Posterior]) -> Iterator[tuple]:
