@@ -146,7 +146,8 @@ def spectrum_of_moments(
     zero = (diagonal <= 8 * eps * length2) | _is_tiny(diagonal)
     length2[zero] = 0.0
     values, basis = eigh(about.gram)
-    rank = int(np.sum(~zero))
+    # Few rows may have positive weight; further directions are rounding.
+    rank = min(int(np.sum(~zero)), n_rows - centred)
     d = len(diagonal)
     floor = 8 * math.sqrt(d) * eps + 4 * d * _EPS
     resolved = _is_resolved(values, rank)
