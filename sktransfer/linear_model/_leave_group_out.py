@@ -15,7 +15,8 @@ import numpy as np
 
 from sktransfer.linear_model._eigenbasis import RowEigenbasis
 from sktransfer.linear_model._leave_one_out import (
-    centred_columns,
+    centred,
+    check_finite,
     finite_beta,
     is_infinite,
     shrinkage,
@@ -151,10 +152,10 @@ class _LeaveGroupOut:
             U = xp.where(some[:, None], U, X @ self._right)
         error = U @ self.zq
         if not spectrum.interpolates:
-            y = centred_columns(part, self.posterior)
+            y = centred(part.columns, self.posterior)
             error = error + y - U @ self.z
         elif not all_some:
-            y = centred_columns(part, self.posterior)
+            y = centred(part.columns, self.posterior)
             error = xp.where(some[:, None], error, y - U @ self.zp)
         left_out = xp.where(w < 1, w, ones)
         rest = ones - left_out / xp.where(some, w, ones)
@@ -240,6 +241,7 @@ def _positive_eigh(matrix: Any, xp: Any) -> tuple[Any, Any]:
 
     Where it is zero, so is the error.
     """
+    check_finite(matrix, xp)
     values, vectors = xp.linalg.eigh(matrix)
     floor = _EPS * values[..., -1:]
     return xp.where(values > floor, values, floor)[..., None], vectors

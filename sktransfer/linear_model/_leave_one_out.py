@@ -72,7 +72,18 @@ def leave_one_out(
         density = density * np.nan
     if head is None:
         return density, None, None
-    return density, xp.concat(predictions), xp.concat(slacks)
+    prediction = xp.concat(predictions)
+    check_finite(prediction, xp)
+    return density, prediction, xp.concat(slacks)
+
+
+def check_finite(values: Any, xp: Any) -> None:
+    """Refuse samples that cannot be those of the statistics."""
+    if not bool(xp.all(xp.isfinite(values))):
+        raise ValueError(
+            "X must hold the samples of the statistics, which are finite; leaving out "
+            "samples of this X gives NaN or infinity."
+        )
 
 
 def _error_blocks(samples: Samples, posteriors: list[Posterior]) -> Iterator[tuple]:
@@ -116,7 +127,7 @@ def _error_blocks(samples: Samples, posteriors: list[Posterior]) -> Iterator[tup
                 slack = xp.where(slack > _EPS, slack, _EPS + 0.0 * slack)
             error = products[:, i * y.shape[1] : (i + 1) * y.shape[1]]
             if not inside:
-                error = _centred(y, posteriors[0]) - error
+                error = centred(y, posteriors[0]) - error
             found.append((slack, error))
         yield rows, left_out, y, found
 
@@ -161,7 +172,7 @@ def _whitened_blocks(samples: Samples, head: Posterior, gram: Any) -> Iterator[t
             whitened -= (inverse @ rest).astype(dtype)
         leverage = np.einsum("ij,ij->i", whitened, whitened).astype(np.float64)
         slack = np.maximum(1.0 - left_out * (1.0 - free + leverage), _EPS)
-        yield rows, left_out, y, [(slack[:, None], _centred(y, head) - fitted)]
+        yield rows, left_out, y, [(slack[:, None], centred(y, head) - fitted)]
 
 
 def _free_of_intercept(spectrum: Spectrum) -> float:
@@ -223,12 +234,8 @@ def finite_beta(posterior: Posterior) -> np.ndarray:
     return np.where(np.isinf(maximum.beta), maximum.alpha, maximum.beta)
 
 
-def centred_columns(samples: Samples, posterior: Posterior) -> Any:
+def centred(y: Any, posterior: Posterior) -> Any:
     """Targets less their means, if the spectrum is about the means."""
-    return _centred(samples.columns, posterior)
-
-
-def _centred(y: Any, posterior: Posterior) -> Any:
     if posterior.spectrum.target_mean is None:
         return y
     return y - posterior.like_features(posterior.spectrum.target_mean)

@@ -33,6 +33,8 @@ _RESOLVED = 1e-4
 _LEAST = 1e-12
 # Rounding of the arithmetic that made the features, in eps.
 ROUNDING = 1e3
+# Eigenvalue whose inverse square root float32 still holds.
+_SMALLEST_SINGLE = 1e-70
 # Samples handled at once where there is one number per target or direction.
 _ROWS = 1024
 LEFT_ROWS = 4096
@@ -122,7 +124,9 @@ class Spectrum:
         The mean in float32 may be far from the mean, in units of the least direction.
         """
         xp, _ = get_namespace(X=X)
-        dtype = xp.float64 if self.eps == _EPS else X.dtype
+        # Features that are denormal in float32 have singular vectors beyond its range.
+        small = self.eigenvalues.min(initial=np.inf) < _SMALLEST_SINGLE
+        dtype = xp.float64 if self.eps == _EPS or small else X.dtype
         if self.feature_mean is None:
             return None, None, dtype
         mean = xp.astype(self.feature_mean, dtype)
@@ -142,7 +146,8 @@ def spectrum_of_moments(
     zero = (diagonal <= 8 * eps * length2) | _is_tiny(diagonal)
     length2[zero] = 0.0
     values, basis = eigh(about.gram)
-    rank = int(np.sum(~zero))
+    # Few rows may have positive weight; further directions are rounding.
+    rank = min(int(np.sum(~zero)), n_rows - centred)
     d = len(diagonal)
     floor = 8 * math.sqrt(d) * eps + 4 * d * _EPS
     resolved = _is_resolved(values, rank)

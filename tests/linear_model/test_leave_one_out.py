@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 from scipy.stats import norm
@@ -44,7 +44,7 @@ WEIGHTS = {
 GROUPS = {
     "none": lambda rng, n: None,
     "alone": lambda rng, n: rng.permutation(n),
-    "few": lambda rng, n: rng.integers(0, n // 3, size=n),
+    "few": lambda rng, n: rng.integers(0, max(n // 3, 2), size=n),
     "two": lambda rng, n: np.arange(n) % 2,
 }
 EVERY = [
@@ -221,6 +221,9 @@ def test_classifier_equals_refits(
     groups=st.sampled_from(tuple(GROUPS)),
     fit_intercept=st.booleans(),
 )
+# Two samples of positive weight had a third direction, of rounding.
+@example(9, 9, 9, 24653, "copies", "none", False)
+@example(8, 8, 38, 225, "copies", "none", False)
 def test_any_shape(n, d, rank, seed, weights, groups, fit_intercept):
     rng = np.random.default_rng(seed)
     X = rng.normal(size=(n, rank)) @ rng.normal(size=(rank, d))
@@ -584,3 +587,43 @@ def test_not_fitted():
         for name in names + own:
             with pytest.raises(NotFittedError):
                 getattr(model, name)
+
+
+@pytest.mark.parametrize("unit", [1e-40, 1e-30, 1e30])
+@pytest.mark.parametrize("groups", [False, True])
+@pytest.mark.parametrize("std_error", [False, True])
+def test_float32_of_any_size(unit, groups, std_error, global_random_seed):
+    """Singular vectors of denormal features left the range of float32."""
+    rng = np.random.default_rng(global_random_seed)
+    X = rng.normal(size=(400, 10)) + 0.3
+    y = np.argmax(X[:, :3] + rng.normal(size=(400, 3)), axis=1)
+    X, g = (unit * X).astype(np.float32), np.arange(400) // 5 if groups else None
+    for fit_intercept in (False, True):
+        single, double = (
+            LogMEClassifier(
+                leave_one_out=True,
+                std_error=std_error,
+                fit_intercept=fit_intercept,
+                prior="shared",
+            ).fit(F, y, groups=g)
+            for F in (X, X.astype(np.float64))
+        )
+        np.testing.assert_allclose(
+            single.loo_predictions_, double.loo_predictions_, atol=1e-4
+        )
+        np.testing.assert_allclose(
+            single.predict_proba(X), double.predict_proba(X), atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(60) // 3, np.arange(60) % 2])
+@pytest.mark.parametrize("prior", ["shared", "per_target"])
+def test_statistics_of_other_samples(groups, prior, global_random_seed):
+    """NaN reached the eigensolver, which said that it did not converge."""
+    rng = np.random.default_rng(global_random_seed)
+    X, y = rng.normal(size=(60, 5)), np.arange(60) % 3
+    statistics = SufficientStatistics(5, n_classes=3).update(X, y)
+    X[7, 2] = np.nan
+    model = LogMEClassifier(leave_one_out=True, fit_intercept=True, prior=prior)
+    with pytest.raises(ValueError, match="X must hold the samples of the statistics"):
+        model.fit_statistics(statistics, X, y, groups=groups)
