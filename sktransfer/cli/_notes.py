@@ -19,8 +19,8 @@ _MEANINGS = {
     "gain": "LogME minus that of features that say nothing about the target",
     "P(> next)": "probability that the score is larger than the next one's, on this "
     "many samples",
-    "tied": "ranks too close to call, where the first is better than each other with a "
-    f"probability below {CLEAR}",
+    "tied": "ranks too close to call, as the first is better than any of the others "
+    f"with a probability below {CLEAR}",
     "accuracy %": _EXPECTED,
     "R²": _EXPECTED,
     "R^2": _EXPECTED,

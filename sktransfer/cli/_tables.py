@@ -31,20 +31,24 @@ def show(table: Table) -> None:
     console = Console(
         file=page, force_terminal=on_terminal, markup=False, highlight=False
     )
-    # Eighty columns, rich's width of a pipe, are too few for three metrics.
-    width = console.width if on_terminal else 120
     # Set both, because rich gives a dumb terminal eighty columns otherwise.
-    console.size = max(width, _least_width(table)), console.height
+    console.size = max(_page_width(), _least_width(table)), console.height
     console.print(table)
     page.flush()
     lines = page.buffer.getvalue().decode(encoding).split("\n")
     write("\n".join(line.rstrip(" ") for line in lines))
 
 
+def _page_width() -> int:
+    # Eighty columns, rich's width of a pipe, are too few for three metrics.
+    return Console().width if is_terminal(sys.stdout) else 120
+
+
 def _least_width(table: Table) -> int:
     """Columns that may not wrap, and a dozen characters for each that may."""
+    gap = 1 + table.padding[1]
     return sum(
-        2
+        gap
         + max(12 if not c.no_wrap else len(str(cell)) for cell in (c.header, *c.cells))
         for c in table.columns
     )
@@ -74,7 +78,7 @@ def ranking_table(
 ) -> Table:
     """Ranking by the first of the metrics as a table, best first.
 
-    With the number of features if `widths`.
+    With the number of features if `widths` and there is room.
     """
     results = selector.results_
     order = np.argsort(results["rank"], kind="stable")
@@ -112,7 +116,8 @@ def ranking_table(
             better = [*better[order[:-1], order[1:]], np.nan]
             add("P(> next)", ["" if np.isnan(p) else f"{p:.3f}" for p in better])
             add("tied", _tied(RankingDisplay.from_selector(selector, metric).groups))
-    if widths:
+    taken = sum(1 + max(map(len, cells)) for cells in columns)
+    if widths and taken + len(" width") <= _page_width():
         add("width", map(str, ordered["n_features"]))
     *rows, last = zip(*columns, strict=True)
     for cells, error in zip(rows, ordered["error"], strict=True):
