@@ -86,6 +86,16 @@ def has_parts(results: list[CandidateResult], metric: str) -> bool:
     return any(score is not None and score.parts is not None for score in scores)
 
 
+def no_information(results: list[CandidateResult], n_samples: int) -> dict[str, float]:
+    """Scores of features that say nothing, from results on this many samples."""
+    known = {}
+    for result in results:
+        for metric, score in result.scores.items():
+            if result.n_samples == n_samples and not np.isnan(score.no_information):
+                known.setdefault(metric, float(score.no_information))
+    return known
+
+
 def probabilities(results: list[CandidateResult], metric: str) -> np.ndarray:
     """Probability that result i has the larger score than result j.
 
