@@ -81,7 +81,7 @@ def test_the_names_of_the_metrics_are_keys_of_a_grid_search():
 @pytest.mark.parametrize("scoring", [None, "logme"])
 def test_grid_search_over_the_whole_data_agrees_with_the_selector(task, scoring):
     # The score of the LogME estimators is LogME, so that no scorer is needed.
-    head = LogMEClassifier() if task == "classification" else LogME()
+    head = LogMEClassifier(prior="shared") if task == "classification" else LogME()
     target = y if task == "classification" else X[:, 0] + np.sin(y)
     search = GridSearchCV(
         Pipeline([("extract", "passthrough"), ("logme", head)]),
@@ -90,7 +90,7 @@ def test_grid_search_over_the_whole_data_agrees_with_the_selector(task, scoring)
         cv=WholeDataset(),
         error_score="raise",
     ).fit(X, target)
-    selector = ModelSelector(CANDIDATES).fit(X, target)
+    selector = ModelSelector(CANDIDATES, fit_intercept=False).fit(X, target)
     assert selector.task_ == task
     np.testing.assert_allclose(
         search.cv_results_["mean_test_score"], selector.results_["logme"], atol=1e-12
