@@ -125,7 +125,6 @@ def evaluate_candidate(
 
     Results no better than `to_beat`, the best score so far, come back light.
     """
-    to_beat = -np.inf if to_beat is None else to_beat
     with collect_warnings() as caught:
         results = _extract_and_score(
             name, extractor, X, y, groups, spec, digests, to_beat
@@ -133,9 +132,13 @@ def evaluate_candidate(
     results[0].warnings[:0] = [(f"{name}: {text}", kind) for text, kind in caught]
     best = best_result(results, spec.decides)
     for result in results:
-        if result is not best or not result.value(spec.decides) > to_beat:
+        if result is not best or not _beats(result.value(spec.decides), to_beat):
             result.lighten()
     return results
+
+
+def _beats(value: float, to_beat: float | None) -> bool:
+    return not np.isnan(value) if to_beat is None else value > to_beat
 
 
 def _extract_and_score(
@@ -146,7 +149,7 @@ def _extract_and_score(
     groups: np.ndarray | None,
     spec: EvaluationSpec,
     digests: Digests | None,
-    to_beat: float,
+    to_beat: float | None,
 ) -> list[CandidateResult]:
     start = time.perf_counter()
     try:
@@ -187,7 +190,7 @@ def _extract_and_score(
             to_beat,
         )
         results.append(result)
-        if result.value(spec.decides) > to_beat:
+        if _beats(result.value(spec.decides), to_beat):
             to_beat = result.value(spec.decides)
     return results
 
@@ -226,7 +229,7 @@ def _score(
     groups: np.ndarray | None,
     spec: EvaluationSpec,
     last_width: int,
-    to_beat: float,
+    to_beat: float | None,
 ) -> None:
     """Fill in the scores, the models, and what failed."""
     start = time.perf_counter()
@@ -258,7 +261,7 @@ def _score(
                 result.scores[metric] = score
             if spec.fit_logme:
                 result.logme = data.logme
-            if spec.fit_head and result.value(spec.decides) > to_beat:
+            if spec.fit_head and _beats(result.value(spec.decides), to_beat):
                 result.head = data.head
         except Exception as error:
             if not any(_reason(error) in known for known in result.errors):

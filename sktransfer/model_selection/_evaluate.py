@@ -152,19 +152,17 @@ class Evaluate:
 
     def results(self) -> list[CandidateResult]:
         """Those of the largest evaluation of each candidate."""
-        found = self._all_found()
-        if not found:
+        if not self._all_found():
             raise ValueError("_run_selection has evaluated no candidate.")
-        best = self._best
-        if best is None or not best.is_light or not self._spec.fit_head:
-            return found
-        # It was lightened before a better candidate failed on more samples.
-        extractor = dict(self._selector.extractors)[best.name]
-        X, y, groups, samples = self._take(self._sizes[best.n_samples])
-        digests = self._digests.of(samples, y)
-        again = evaluate_candidate(
-            best.name, extractor, X, y, groups, self._spec, digests
-        )
-        del self._found[best.name]
-        self._collect(again, len(samples))
+        # The best was lightened before a better candidate failed on more samples. If
+        # its extractor draws anew, another may be the best thereafter.
+        while (best := self._best) and best.is_light and self._spec.fit_head:
+            extractor = dict(self._selector.extractors)[best.name]
+            X, y, groups, samples = self._take(self._sizes[best.n_samples])
+            digests = self._digests.of(samples, y)
+            again = evaluate_candidate(
+                best.name, extractor, X, y, groups, self._spec, digests
+            )
+            del self._found[best.name]
+            self._collect(again, len(samples))
         return self._all_found()

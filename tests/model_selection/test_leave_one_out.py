@@ -14,9 +14,12 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.utils import shuffle
 
 from sktransfer import ModelSelector
+from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.metrics import (
     LabelledData,
+    Metric,
+    Score,
     get_metric,
     logme_score,
     loo_accuracy_score,
@@ -232,3 +235,37 @@ def test_a_ranking_by_f1_of_a_rare_class():
     expected = loo_f1_score(StandardScaler().fit_transform(X), y)
     assert selector.best_score_ == pytest.approx(expected)
     assert selector.probability_better_[1, 0] > 0.97
+
+
+def test_a_head_for_a_score_of_minus_infinity(digits):
+    X, y, *_ = digits
+    metric = Metric("minus", lambda data: Score(-np.inf))
+    selector = ModelSelector(CANDIDATES, scoring=metric).fit(X, y)
+    assert selector.predict(X).shape == y.shape
+
+
+def test_a_head_of_candidates_that_draw_anew(digits):
+    """A better one on more samples fails, so that the best is evaluated again."""
+    X, y, *_ = digits
+    rng = np.random.default_rng(0)
+
+    def noisy(X):
+        return X[:, :20] + rng.normal(size=(len(X), 20)) * X.std()
+
+    def of_few(X):
+        if len(X) > 300:
+            raise RuntimeError("too many")
+        return X
+
+    class Halves(BaseModelSelector):
+        def _run_selection(self, evaluate):
+            evaluate(samples=np.arange(0, 400, 2))
+            evaluate(names=["few"])
+
+    candidates = [(f"noisy{i}", FunctionTransformer(noisy)) for i in range(5)]
+    candidates.append(("few", FunctionTransformer(of_few)))
+    for _ in range(5):
+        selector = Halves(candidates, scoring="loo_accuracy")
+        with pytest.warns(CandidateFailedWarning):
+            selector.fit(X, y)
+        assert selector.best_estimator_[-1].loo_accuracy_ == selector.best_score_
