@@ -25,6 +25,7 @@ from sktransfer.linear_model._posterior import Posterior
 from sktransfer.linear_model._samples import Samples, take_rows
 from sktransfer.linear_model._spectrum import LEFT_ROWS
 from sktransfer.utils._array_api import chunks, from_numpy, to_numpy
+from sktransfer.utils._validation import check_group_names
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -37,15 +38,7 @@ def encode_groups(groups: Any, samples: Samples) -> np.ndarray:
             f"groups must have the shape ({len(samples)},), one group for each sample; "
             f"got {groups.shape}."
         )
-    if groups.dtype.kind in "fc" and np.isnan(groups).any():
-        raise ValueError("groups contains NaN: give every sample a group.")
-    try:
-        names, codes = np.unique(groups, return_inverse=True)
-    except TypeError as error:
-        raise ValueError(
-            "groups must hold names or numbers, of one kind and none missing; they "
-            f"cannot be sorted: {error}."
-        ) from error
+    names, codes = check_group_names(groups)
     seen = np.unique(codes[samples.positive])
     if len(seen) == 1:
         raise ValueError(

@@ -316,6 +316,8 @@ class LabelledData:
         """The model whose evidence is LogME."""
         if self.fit_intercept is None:
             return self.fit_logme()
+        if self.groups is not None and len(np.unique(self.groups)) == 1:
+            return self.fit_logme(fit_intercept=self.fit_intercept)  # has no others
         return self.head
 
     @cached_property

@@ -6,6 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.datasets import load_diabetes, load_digits
 from sklearn.decomposition import PCA
 from sklearn.metrics import log_loss, r2_score
@@ -110,6 +111,34 @@ class TestGroups:
         X, y, *_ = digits
         with pytest.raises(ValueError, match="inconsistent numbers of samples"):
             ModelSelector(CANDIDATES).fit(X, y, groups=[1, 2, 3])
+
+    @pytest.mark.parametrize("fit_intercept", ["auto", True, False])
+    @pytest.mark.parametrize("of_numbers", [False, True])
+    def test_one_group_has_a_logme_without_an_error(
+        self, digits, fit_intercept, of_numbers
+    ):
+        X, y, *_ = digits
+        y = np.sqrt(y) if of_numbers else y
+        selector = ModelSelector(CANDIDATES, refit=False, fit_intercept=fit_intercept)
+        with pytest.warns(UserWarning, match="probability_better_ is unknown"):
+            selector.fit(X, y, groups=np.zeros(400))
+        alone = clone(selector).fit(X, y)
+        np.testing.assert_allclose(selector.results_["logme"], alone.results_["logme"])
+        assert np.isnan(selector.results_["logme_std_error"]).all()
+        off_diagonal = selector.probability_better_[~np.eye(3, dtype=bool)]
+        assert np.isnan(off_diagonal).all()
+
+    @pytest.mark.parametrize(
+        ("groups", "message"),
+        [
+            (np.where(np.arange(400) < 9, np.nan, 1.0), "contains NaN"),
+            (np.array([None, "a"] * 200, dtype=object), "cannot be sorted"),
+        ],
+    )
+    def test_missing_ones(self, digits, groups, message):
+        X, y, *_ = digits
+        with pytest.raises(ValueError, match=message):
+            ModelSelector(CANDIDATES).fit(X, y, groups=groups)
 
     def test_one_group_fails_the_scores_that_need_two(self, digits):
         X, y, *_ = digits
