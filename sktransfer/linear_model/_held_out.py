@@ -128,6 +128,8 @@ def score_classes(
 ) -> HeldOutScores:
     """Accuracy and, at the temperature that fits best, mean log probability."""
     gaps, noise = _gaps(left_out.predictions, codes), left_out.noise
+    # Predictions of all classes sum to one: if one moves, the others move against it.
+    opposed = len(noise) / (len(noise) - 1)
     T = _fit_gaps(gaps, weights, start)
     log_density, right, of_density, of_right = np.empty((4, len(codes)))
     for rows in cached_rows(gaps):
@@ -142,7 +144,7 @@ def score_classes(
         # By the delta method: the slopes in the predictions are (one-hot - P) / T.
         P /= total[:, None]
         slopes2 = P**2 @ noise + noise[y] * (1 - 2 * P[own])
-        of_density[rows] = spread * slopes2 / T**2
+        of_density[rows] = opposed * spread * slopes2 / T**2
         gap[own] = -np.inf
         rival = np.argmax(gap, axis=1)
         deviation = np.sqrt(spread * (noise[y] + noise[rival]))
@@ -150,7 +152,7 @@ def score_classes(
             wins = ndtr(-gap[np.arange(len(y)), rival] / deviation)
         of_right[rows] = np.where(deviation > 0, wins * (1 - wins), 0.0)
     # As for one error more, by the rule of succession: there may be none.
-    of_right += 1 / (len(codes) if weights is None else weights @ weights)
+    of_right += 1 / (len(codes) if weights is None else weights.sum())
     scores = {
         "accuracy": Score.of_parts(right, weights, groups=groups, variances=of_right),
         "log_likelihood": Score.of_parts(

@@ -241,7 +241,7 @@ def score_labels(
         present = ndtr((predictions - 0.5) / deviation)
     variances = np.where(deviation > 0, present * (1 - present), 0.0)
     w = data.host_weights
-    return predicted, right, variances + 1 / (len(right) if w is None else w @ w)
+    return predicted, right, variances + 1 / (len(right) if w is None else w.sum())
 
 
 def score_accuracy(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
@@ -270,7 +270,7 @@ def _log_likelihood(data: LabelledData, *, fit_intercept: bool | None = None) ->
     variance = np.average(centred**2, axis=0, weights=weights)
     none = -0.5 * np.mean(1 + np.log(2 * np.pi * variance))
     if np.isposinf(model.logme_):  # a target that is explained without error
-        return Score(np.inf, no_information=none)
+        return Score(np.inf, np.full(data.n_samples, np.nan), no_information=none)
     return score._replace(no_information=none)
 
 

@@ -137,10 +137,28 @@ class Score(NamedTuple):
         """
         if self.variances is None:
             return 0.0
-        if self.weights is None:
-            return float(np.mean(self.variances)) / len(self.variances)
-        w = self.weights
-        return float(w**2 @ self.variances / w.sum() ** 2)
+        n = len(self.variances) if self.weights is None else self.weights.sum()
+        alone = float(np.average(self.variances, weights=self.weights)) / n
+        # Once for samples of a group that teach alike, once for those predicted alike.
+        return alone * self._group_effect**2
+
+    @property
+    def _group_effect(self) -> float:
+        """By what groups multiply the variance of the mean of the parts, at least 1.
+
+        It is the size of groups of copies. Parts that are all equal do not tell, and
+        count as those of copies.
+        """
+        if self.groups is None:
+            return 1.0
+        alone = standard_error(self.parts, self.weights)
+        if alone > 0:
+            ratio = standard_error(self.parts, self.weights, self.groups) / alone
+            return max(ratio**2, 1.0)
+        w = np.ones(len(self.parts)) if self.weights is None else self.weights
+        _, codes = np.unique(self.groups, return_inverse=True)
+        sizes = np.bincount(codes, w)
+        return float(sizes @ sizes / w.sum())
 
     def scaled(self, factor: float) -> Score:
         """The score in another unit."""

@@ -132,9 +132,18 @@ def fit_noisy(model, rng, shape, weights="none", groups="none"):
 
 def check_error(found, parts, variances, weights, groups):
     """A standard error of parts with these variances over training sets."""
-    w = np.ones(len(parts)) if weights is None else weights
-    of_training = w**2 @ variances / w.sum() ** 2
-    expected = np.sqrt(standard_error(parts, weights, groups) ** 2 + of_training)
+    if weights is not None:  # whole ones, which are copies
+        rows = np.repeat(np.arange(len(parts)), weights.astype(int))
+        parts, variances = parts[rows], variances[rows]
+        groups = None if groups is None else groups[rows]
+    of_parts = standard_error(parts, None, groups)
+    effect = 1.0
+    if groups is not None and np.ptp(parts) > 0:
+        effect = max(1.0, (of_parts / standard_error(parts)) ** 2)
+    elif groups is not None:
+        effect = np.mean([np.sum(groups == g) for g in groups])
+    of_training = variances.mean() / len(parts) * effect**2
+    expected = np.sqrt(of_parts**2 + of_training)
     assert found == pytest.approx(expected, rel=1e-3)  # one of two rivals may count
 
 
@@ -196,7 +205,8 @@ def test_classifier_equals_refits(
     if weights != "parts":
         variance = (variances - 1) / model.beta_
         slopes = (np.eye(3)[y] - np.exp(log_proba)) / T
-        of_training = np.sum(slopes**2 * variance, axis=1)
+        # Predictions of three classes sum to one: each moves against the others.
+        of_training = 3 / 2 * np.sum(slopes**2 * variance, axis=1)
         check_error(model.loo_log_likelihood_std_error_, density, of_training, w, g)
         others = np.where(np.eye(3)[y] == 1, -np.inf, expected)
         rival = np.arange(len(y)), others.argmax(axis=1)
@@ -204,7 +214,7 @@ def test_classifier_equals_refits(
             variance[own] + variance[rival]
         )
         counted = np.ones(len(y)) if w is None else w
-        of_training = norm.cdf(ahead) * norm.sf(ahead) + 1 / (counted @ counted)
+        of_training = norm.cdf(ahead) * norm.sf(ahead) + 1 / counted.sum()
         check_error(model.loo_accuracy_std_error_, right, of_training, w, g)
     # The prior of the means that predict does not matter.
     other = LogMEClassifier(fit_intercept=fit_intercept, leave_one_out=True)

@@ -16,6 +16,7 @@ from sklearn.metrics import (
 from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
 from sklearn.preprocessing import scale
 
+from sktransfer.exceptions import UnboundedEvidenceWarning
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.metrics import (
     LabelledData,
@@ -176,6 +177,7 @@ class TestParts:
         weighted = get_metric(name).score(data(name, weights.astype(float)))
         copied = get_metric(name).score(data(name, rows=rows))
         assert weighted.value == pytest.approx(copied.value, abs=1e-9)
+        assert weighted.std_error == pytest.approx(copied.std_error, rel=1e-6)
 
     def test_samples_of_weight_zero_say_nothing(self, name):
         weights = np.ones(len(CLASSES))
@@ -192,6 +194,46 @@ class TestParts:
         # The penalty differs a little, as copies count twice in the evidence.
         assert pairs.value == pytest.approx(single.value, abs=0.03)
         assert pairs.std_error == pytest.approx(single.std_error, rel=0.15)
+
+    def test_training_variance_does_not_shrink_with_copies(self, name):
+        single = get_metric(name).score(data(name))
+        rows = np.repeat(np.arange(len(CLASSES)), 4)
+        copies = get_metric(name).score(data(name, rows=rows, groups=rows))
+        assert copies.training_variance > 0.6 * single.training_variance
+
+
+def test_groups_that_are_all_right_are_counted_once():
+    y = np.repeat([0, 1], 10)
+    X = np.random.default_rng(0).normal(size=(20, 5)) + 8 * y[:, None]
+    rows = np.repeat(np.arange(20), 50)
+    score = get_metric("loo_accuracy").score(
+        LabelledData(X[rows], y[rows], groups=rows)
+    )
+    # One error more among 20, not among 1000.
+    assert score.std_error == pytest.approx(1 / 20)
+
+
+def test_two_classes_are_as_sure_as_one_label():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 12))
+    y = (X[:, 0] + rng.normal(size=80) > 0).astype(int)
+    metric = get_metric("loo_log_likelihood")
+    classes = metric.score(LabelledData(X, y))
+    label = metric.score(LabelledData(X, y[:, None], task="multilabel"))
+    assert classes.value == pytest.approx(label.value)
+    assert classes.std_error == pytest.approx(label.std_error)
+
+
+def test_features_that_explain_numbers_exactly_are_surely_better():
+    X = np.random.default_rng(0).normal(size=(50, 6))
+    y = X @ np.arange(6.0)
+    with pytest.warns(UnboundedEvidenceWarning):
+        scores = [
+            get_metric("loo_log_likelihood").score(LabelledData(F, y))
+            for F in (X, X[:, :2], 2 * X)
+        ]
+    expected = [[0.5, 1, 0.5], [0, 0.5, 0], [0.5, 1, 0.5]]
+    np.testing.assert_array_equal(probability_better(scores), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
