@@ -316,32 +316,43 @@ class LabelledData:
         """The model whose evidence is LogME."""
         if self.fit_intercept is None:
             return self.fit_logme()
-        if self.groups is not None and len(np.unique(self.groups)) == 1:
-            return self.fit_logme(fit_intercept=self.fit_intercept)  # has no others
         return self.head
 
     @cached_property
     def head(self) -> LogME | LogMEClassifier:
-        """The linear head that predicts, with what it says of left-out samples."""
-        return self.fit_head(self.head_has_intercept)
+        """The linear head that predicts, with what it says of left-out samples.
+
+        Without that if there is one group, which cannot be left out.
+        """
+        return self.fit_head(
+            self.head_has_intercept, leave_one_out=not self.has_one_group
+        )
+
+    @cached_property
+    def has_one_group(self) -> bool:
+        """Whether all samples are in one group."""
+        return self.groups is not None and len(np.unique(self.groups)) == 1
 
     @property
     def head_has_intercept(self) -> bool:
         """Whether the head has an intercept."""
         return self.fit_intercept is not False
 
-    def fit_head(self, fit_intercept: bool) -> LogME | LogMEClassifier:
+    def fit_head(
+        self, fit_intercept: bool, *, leave_one_out: bool = True
+    ) -> LogME | LogMEClassifier:
         """Fit the head, with one prior for all classes, and leave out each sample.
 
         Parameters
         ----------
         fit_intercept : bool
+        leave_one_out : bool, default=True
 
         Returns
         -------
         LogME or LogMEClassifier
         """
-        params = {"fit_intercept": fit_intercept, "leave_one_out": True}
+        params = {"fit_intercept": fit_intercept, "leave_one_out": leave_one_out}
         if self.task == "classification":
             params["prior"] = "shared"
         # The standard error of a LogME is wanted with the LogME alone.

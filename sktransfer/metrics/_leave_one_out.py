@@ -205,9 +205,11 @@ def loo_r2_score(
 
 
 def head_of(data: LabelledData, fit_intercept: bool | None) -> Any:
-    if fit_intercept in (None, data.head_has_intercept):
+    if fit_intercept is None:
+        fit_intercept = data.head_has_intercept
+    if fit_intercept == data.head_has_intercept and not data.has_one_group:
         return data.head
-    return data.fit_head(fit_intercept)
+    return data.fit_head(fit_intercept)  # which refuses one group
 
 
 def as_columns(data: LabelledData, values: Any) -> np.ndarray:

@@ -114,12 +114,12 @@ class TestGroups:
 
     @pytest.mark.parametrize("fit_intercept", ["auto", True, False])
     @pytest.mark.parametrize("of_numbers", [False, True])
-    def test_one_group_has_a_logme_without_an_error(
+    def test_one_group_has_a_logme_without_an_error_and_a_head(
         self, digits, fit_intercept, of_numbers
     ):
         X, y, *_ = digits
         y = np.sqrt(y) if of_numbers else y
-        selector = ModelSelector(CANDIDATES, refit=False, fit_intercept=fit_intercept)
+        selector = ModelSelector(CANDIDATES, fit_intercept=fit_intercept)
         with pytest.warns(UserWarning, match="probability_better_ is unknown"):
             selector.fit(X, y, groups=np.zeros(400))
         alone = clone(selector).fit(X, y)
@@ -127,6 +127,8 @@ class TestGroups:
         assert np.isnan(selector.results_["logme_std_error"]).all()
         off_diagonal = selector.probability_better_[~np.eye(3, dtype=bool)]
         assert np.isnan(off_diagonal).all()
+        np.testing.assert_allclose(selector.predict(X), alone.predict(X))
+        assert not any(selector.results_["error"])
 
     @pytest.mark.parametrize(
         ("groups", "message"),
