@@ -32,7 +32,7 @@ def standard_error(
     Returns
     -------
     float or ndarray of shape (n_scores,)
-        In the unit of `influence`; NaN if any influence is.
+        In the unit of `influence`; NaN if any influence is, or there is one group.
 
     Examples
     --------
@@ -53,6 +53,8 @@ def standard_error(
             (weights, codes, np.arange(n_samples + 1)), (n_samples, len(names))
         )
         squares = ((centred @ member) ** 2).sum(axis=-1)
+        # One group says nothing of others.
+        squares = squares if len(names) > 1 else np.full_like(squares, np.nan)
     std_error = np.sqrt(squares) / total
     return float(std_error) if influence.ndim == 1 else std_error
 
