@@ -82,7 +82,13 @@ class Sum(nn.Module):
 class Enlarge(nn.Module):
     """Enlarge images, then scale and shift the values, which are in [0, 1]."""
 
-    def __init__(self, size: int, scale: float, shift: tuple[float, ...], bgr: bool):
+    def __init__(
+        self,
+        size: int,
+        scale: float = 1.0,
+        shift: tuple[float, ...] = (0.0,) * 3,
+        bgr: bool = False,
+    ):
         super().__init__()
         self.size, self.scale, self.bgr = size, scale, bgr
         shift = torch.tensor(shift).reshape(-1, 1, 1)
@@ -184,7 +190,7 @@ def _tiniest(state: State) -> list[nn.Module]:
 
 
 def _mobilenet_v1(
-    state: State, enlarge: Enlarge, activation: type[nn.Module]
+    state: State, enlarge: dict[str, Any], activation: type[nn.Module]
 ) -> list[nn.Module]:
     layers = [_conv(state, "conv1", 2), _norm(state, "bn1"), activation()]
     for i, stride in enumerate((1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1), 1):
@@ -197,7 +203,7 @@ def _mobilenet_v1(
             _norm(state, f"block{i}.pw_bn"),
             activation(),
         ]
-    return [Pixels(*RAW), enlarge, *layers, *_pool()]
+    return [Pixels(*RAW), Enlarge(**enlarge), *layers, *_pool()]
 
 
 def _mobilenet_v2(state: State) -> list[nn.Module]:
@@ -223,7 +229,7 @@ def _mobilenet_v2(state: State) -> list[nn.Module]:
         branch = nn.Sequential(*branch)
         layers.append(Sum(branch, nn.Identity()) if same else branch)
     layers += [_conv(state, "conv_last"), nn.ReLU6()]
-    return [Pixels(*RAW), Enlarge(96, 2, (1.0,) * 3, bgr=False), *layers, *_pool()]
+    return [Pixels(*RAW), Enlarge(96, 2, (1.0,) * 3), *layers, *_pool()]
 
 
 class Fire(nn.Module):
@@ -256,12 +262,12 @@ BUILDERS = {
     "mlperf_tiny_resnet8_cifar10": _resnet8,
     "mlperf_tiny_vww_mobilenet_v1_0.25_96": partial(
         _mobilenet_v1,
-        enlarge=Enlarge(96, 1, (0.0,) * 3, bgr=False),
+        enlarge={"size": 96},
         activation=nn.ReLU,
     ),
     "mobilenet_v1_0.25_128_imagenet_features": partial(
         _mobilenet_v1,
-        enlarge=Enlarge(128, 2, (1.0,) * 3, bgr=False),
+        enlarge={"size": 128, "scale": 2, "shift": (1.0,) * 3},
         activation=nn.ReLU6,
     ),
     "mobilenet_v2_1.0_224_imagenet_uint8": _mobilenet_v2,
