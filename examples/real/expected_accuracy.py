@@ -23,11 +23,11 @@ from more_networks import BUILDERS, make_body_extractor
 from networks import CHAINS, RESNETS, make_extractor
 from rich.console import Console
 from rich.table import Table
-from scipy.special import log_softmax, ndtr
 
 from sktransfer.datasets import load_zoo
 from sktransfer.exceptions import RoundingWarning, UnboundedEvidenceWarning
 from sktransfer.linear_model import LogMEClassifier
+from sktransfer.metrics import Score, probability_better
 
 TARGETS = (
     "caltech101_50",
@@ -83,71 +83,30 @@ def make_extractors(weights: Path) -> list[tuple[str, Any]]:
 
 def fit_and_test(
     X: np.ndarray, codes: np.ndarray, train: np.ndarray, test: np.ndarray
-) -> dict[str, np.ndarray]:
-    """Fit a head; return what it says of each sample left out, and of the others.
-
-    ``*_spread`` is the variance of a left-out sample's part over training sets.
-    """
+) -> tuple[dict[str, Score], dict[str, np.ndarray]]:
+    """Fit a head; return its leave-one-out scores, and the parts of those reached."""
     head = LogMEClassifier(prior="shared", fit_intercept=True, leave_one_out=True)
     head.fit(X[train], codes[train])
-    T, predictions = head.temperature_, head.loo_predictions_
-    y = np.searchsorted(head.classes_, codes[train])
-    own = np.arange(len(y)), y
-    truth = np.eye(len(head.classes_))[y]
-    errors = truth - predictions
-    fitted_errors = truth - (X[train] @ head.coef_.T + head.intercept_)
-    # h / (1 - h), as fitted errors are 1 - h times those of left-out samples.
-    scale = np.sum(errors**2, axis=1) / np.sum(errors * fitted_errors, axis=1) - 1
-    noise = np.mean(errors**2, axis=0)
-
-    log_proba = log_softmax(predictions / T, axis=1)
-    slopes = (truth - np.exp(log_proba)) / T
-    others = np.where(truth == 1, -np.inf, predictions)
-    rival = others.argmax(axis=1)
-    margin = predictions[own] - others.max(axis=1)
-    right = ndtr(margin / np.sqrt(scale * (noise[y] + noise[rival])))
-
-    means = X[test] @ head.coef_.T + head.intercept_
-    tested = log_softmax(means / T, axis=1)
-    known = np.isin(codes[test], head.classes_)
-    places = np.minimum(np.searchsorted(head.classes_, codes[test]), len(noise) - 1)
-    return {
-        "accuracy": (margin > 0).astype(float),
-        "accuracy_spread": right * (1 - right),
-        "accuracy_tested": (known & (means.argmax(axis=1) == places)).astype(float),
-        "log_likelihood": head.loo_log_density_,
-        "log_likelihood_spread": scale * (slopes**2 @ noise),
-        "log_likelihood_tested": np.where(
-            known, tested[np.arange(len(places)), places], np.nan
-        ),
-        "confidence": np.exp(tested.max(axis=1)),
+    proba, known = head.predict_proba(X[test]), np.isin(codes[test], head.classes_)
+    log_proba = np.full(len(test), np.nan)
+    log_proba[known] = head.log_predictive_density(X[test][known], codes[test][known])
+    reached = {
+        "accuracy": head.classes_[proba.argmax(axis=1)] == codes[test],
+        "log_likelihood": log_proba,
+        "confidence": proba.max(axis=1),
     }
+    return head.loo_scores_, reached
 
 
 class Trial:
     """All heads of one sample of one target."""
 
-    def __init__(self, heads: list[dict[str, np.ndarray]]):
-        self.heads = {key: np.stack([head[key] for head in heads]) for key in heads[0]}
-        self.n = self.heads["accuracy"].shape[1]
-
-    def announced(self, score: str) -> np.ndarray:
-        return self.heads[score].mean(axis=1)
-
-    def reached(self, score: str) -> np.ndarray:
-        return np.nanmean(self.heads[f"{score}_tested"], axis=1)
-
-    def training_variance(self, score: str) -> np.ndarray:
-        return self.heads[f"{score}_spread"].sum(axis=1) / self.n**2
-
-    def variance(self, score: str) -> np.ndarray:
-        """Squared standard errors of the announced scores.
-
-        The accuracy of a head that is always right varies as if it were wrong on one
-        more sample.
-        """
-        total = self.heads[score].var(axis=1) / self.n + self.training_variance(score)
-        return total + (score == "accuracy") / self.n**2
+    def __init__(self, heads: list[tuple[dict, dict]]):
+        scores, reached = zip(*heads, strict=True)
+        self.scores = {key: [head[key] for head in scores] for key in SCORES}
+        self.reached = {
+            key: np.stack([head[key] for head in reached]) for key in reached[0]
+        }
 
     def gaps(self, score: str) -> np.ndarray:
         """Announced less reached scores, and the variances that make them up.
@@ -155,35 +114,34 @@ class Trial:
         Rows are the gap and its variance by the samples alone, by samples and training
         set, and by the test images.
         """
-        gap = self.announced(score) - self.reached(score)
-        sampling = self.heads[score].var(axis=1) / self.n
-        tested = self.heads[f"{score}_tested"]
-        test = np.nanvar(tested, axis=1) / np.sum(np.isfinite(tested), axis=1)
-        return np.stack([gap, sampling, self.variance(score), test])
+        scores, reached = self.scores[score], self.reached[score]
+        gap = [s.value for s in scores] - np.nanmean(reached, axis=1)
+        sampling, own = (
+            [s.std_error**2 for s in some]
+            for some in (without_training(scores), scores)
+        )
+        test = np.nanvar(reached, axis=1) / np.sum(np.isfinite(reached), axis=1)
+        return np.stack([gap, sampling, own, test])
 
     def pairs(self, score: str) -> tuple[np.ndarray, ...]:
         """Probability of the better head to be better, without and with the effect of
         the training set, and whether it is; for each pair of heads.
         """
-        parts, V = self.heads[score], self.training_variance(score)
-        covariance = np.cov(parts, bias=True) / self.n
-        sizes = np.sqrt(np.diag(covariance))
-        sizes[sizes == 0] = np.inf
-        correlation = covariance / np.outer(sizes, sizes)
-        first, second = np.triu_indices(len(parts), 1)
-        sampling = np.var(parts[first] - parts[second], axis=1) / self.n
-        shared = correlation[first, second] ** 2 * np.sqrt(V[first] * V[second])
-        training = V[first] + V[second] - 2 * shared
-        gain, truth = (
-            values[first] - values[second]
-            for values in (self.announced(score), self.reached(score))
+        scores = self.scores[score]
+        pairs = np.triu_indices(len(scores), 1)
+        reached = np.nanmean(self.reached[score], axis=1)
+        better = (1 + np.sign(np.subtract.outer(reached, reached))[pairs]) / 2
+        plain, full = (
+            probability_better(some)[pairs]
+            for some in (without_training(scores), scores)
         )
-        varied = sampling > 0
-        plain, corrected = (
-            ndtr(np.abs(gain[varied]) / np.sqrt(variance[varied]))
-            for variance in (sampling, sampling + training)
-        )
-        return plain, corrected, (1 + np.sign(gain * truth)[varied]) / 2
+        better = np.where(full < 0.5, 1 - better, better)
+        return np.maximum(plain, 1 - plain), np.maximum(full, 1 - full), better
+
+
+def without_training(scores: list[Score]) -> list[Score]:
+    """The scores, with the variance of their parts alone."""
+    return [score._replace(variances=None) for score in scores]
 
 
 def reliability(
@@ -201,7 +159,7 @@ def calibration_error(trial: Trial) -> float:
     """Expected calibration error of the class probabilities, mean over heads."""
     errors = []
     for sure, right in zip(
-        trial.heads["confidence"], trial.heads["accuracy_tested"], strict=True
+        trial.reached["confidence"], trial.reached["accuracy"], strict=True
     ):
         codes = np.minimum((10 * sure).astype(int), 9)
         errors.append(np.abs(np.bincount(codes, right - sure)).sum() / len(sure))
@@ -278,10 +236,11 @@ def plot(trials: dict[str, list[Trial]], pairs: dict, n: int, file: Path) -> Non
         1, 3, figsize=(13, 4.6), layout="constrained", width_ratios=(1.15, 1, 1)
     )
     for i, (target, (trial, *_)) in enumerate(trials.items()):
+        scores = trial.scores["accuracy"]
         left.errorbar(
-            100 * trial.announced("accuracy"),
-            100 * trial.reached("accuracy"),
-            xerr=100 * np.sqrt(trial.variance("accuracy")),
+            [100 * score.value for score in scores],
+            100 * trial.reached["accuracy"].mean(axis=1),
+            xerr=[100 * score.std_error for score in scores],
             fmt="o",
             color=f"C{i}",
             markersize=4,
@@ -293,7 +252,7 @@ def plot(trials: dict[str, list[Trial]], pairs: dict, n: int, file: Path) -> Non
     left.set(
         xlabel="announced: leave-one-out accuracy ± standard error (%)",
         ylabel="reached: accuracy on the other images (%)",
-        title=f"{len(trial.announced('accuracy'))} heads per target, {n} samples",
+        title=f"{len(scores)} heads per target, {n} samples",
         xlim=(0, 103),
         ylim=(0, 103),
     )

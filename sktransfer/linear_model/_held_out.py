@@ -150,7 +150,7 @@ def score_classes(
             wins = ndtr(-gap[np.arange(len(y)), rival] / deviation)
         of_right[rows] = np.where(deviation > 0, wins * (1 - wins), 0.0)
     # As for one error more, by the rule of succession: there may be none.
-    of_right += 1 / (len(codes) if weights is None else weights @ weights)
+    of_right += 1 / (len(codes) if weights is None else weights.sum())
     scores = {
         "accuracy": Score.of_parts(right, weights, groups=groups, variances=of_right),
         "log_likelihood": Score.of_parts(

@@ -241,7 +241,7 @@ def score_labels(
         present = ndtr((predictions - 0.5) / deviation)
     variances = np.where(deviation > 0, present * (1 - present), 0.0)
     w = data.host_weights
-    return predicted, right, variances + 1 / (len(right) if w is None else w @ w)
+    return predicted, right, variances + 1 / (len(right) if w is None else w.sum())
 
 
 def score_accuracy(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:

@@ -176,6 +176,7 @@ class TestParts:
         weighted = get_metric(name).score(data(name, weights.astype(float)))
         copied = get_metric(name).score(data(name, rows=rows))
         assert weighted.value == pytest.approx(copied.value, abs=1e-9)
+        assert weighted.std_error == pytest.approx(copied.std_error, rel=1e-6)
 
     def test_samples_of_weight_zero_say_nothing(self, name):
         weights = np.ones(len(CLASSES))
