@@ -10,10 +10,10 @@ This script times leave-one-out scores beside LogME, and what a user might do in
 
 All methods run in turn in one process, and the table shows the medians of all rounds.
 The floor is the least work of an exact method: one product F^T F, one symmetric
-eigendecomposition, and one product of all samples with a D x D matrix. `RidgeClassifierCV`
-is scikit-learn's leave-one-out for one penalty, and `LogisticRegression` is fitted once,
-on four fifths of the samples, with ten iterations: cross-validation takes five fits to
-convergence, for each penalty.
+eigendecomposition, and one product of all samples with a D x D matrix.
+`RidgeClassifierCV` is scikit-learn's leave-one-out for one penalty. A
+`LogisticRegression` is fitted once, on four fifths of the samples, with ten iterations:
+cross-validation takes five fits to convergence for each penalty.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def measure(args: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of each method in each round."""
     X, y = make_data(args.n, args.d, args.k)
     seconds: dict[str, list[float]] = {name: [] for name in METHODS}
-    for name, run in METHODS.items():
+    for run in METHODS.values():
         run(X[:2000, :64], y[:2000])  # start threads, load libraries
     for i in range(args.repeats):
         for name, run in METHODS.items():
