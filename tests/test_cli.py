@@ -18,6 +18,8 @@ from sklearn.utils.parallel import Parallel
 import sktransfer
 from sktransfer.cli import main
 from sktransfer.metrics import (
+    LabelledData,
+    get_metric,
     linear_probe_score,
     logme_score,
     loo_accuracy_score,
@@ -82,7 +84,7 @@ class TestRank:
         assert large[:3] == ["1", "large", f"{logme_score(X, y):.4f}"]
         assert large[5] == f"{gain:.3f}"
         assert 0.95 < float(p) <= 1
-        error = np.sqrt(mean * (1 - mean) / len(y))
+        error = get_metric("loo_accuracy").score(LabelledData(X, y)).std_error
         assert large[7:] == [f"{100 * mean:.1f}", "±", f"{100 * error:.1f}", "13"]
 
     def test_expected_r2(self, folder, capsys):

@@ -30,7 +30,7 @@ from sktransfer.metrics._scorer import (
     make_transferability_scorer,
 )
 from sktransfer.metrics._transrate import coding_rate, layer_factor, transrate_score
-from sktransfer.utils._score import Score
+from sktransfer.utils._score import Score, probability_better
 
 __all__ = [
     "LabelledData",
@@ -60,6 +60,7 @@ __all__ = [
     "nce_score",
     "nleep_score",
     "parc_score",
+    "probability_better",
     "regularized_h_score",
     "transrate_score",
 ]

@@ -32,7 +32,7 @@ def standard_error(
     Returns
     -------
     float or ndarray of shape (n_scores,)
-        In the unit of `influence`; NaN if any influence is, or if there is one group.
+        In the unit of `influence`; NaN if any influence is, or there is one group.
 
     Examples
     --------
@@ -48,15 +48,20 @@ def standard_error(
     if groups is None:
         squares = centred**2 @ weights
     else:
-        names, codes = np.unique(groups, return_inverse=True)
-        member = csr_array(
-            (weights, codes, np.arange(n_samples + 1)), (n_samples, len(names))
-        )
-        squares = ((centred @ member) ** 2).sum(axis=-1)
-        if len(names) == 1:  # whose sum is always zero
-            squares = squares * np.nan
+        sums = _sums_of_groups(weights * centred, groups)
+        squares = (sums**2).sum(axis=-1)
+        # One group says nothing of others.
+        squares = squares if sums.shape[-1] > 1 else np.full_like(squares, np.nan)
     std_error = np.sqrt(squares) / total
     return float(std_error) if influence.ndim == 1 else std_error
+
+
+def _sums_of_groups(values: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Sums along the last axis, of shape (..., n_groups)."""
+    names, codes = np.unique(groups, return_inverse=True)
+    rows = np.arange(len(codes) + 1)
+    member = csr_array((np.ones(len(codes)), codes, rows), (len(codes), len(names)))
+    return values @ member
 
 
 class Score(NamedTuple):
@@ -133,14 +138,14 @@ class Score(NamedTuple):
         A sample counts twice, as one to predict and as a training sample of all others.
         The second moves the parts of others, each by its variance over training sets,
         and that is in the parts once, but twice in the value: the effects of i on j and
-        of j on i are alike.
+        of j on i are alike. The effects of a group add up as its parts do.
         """
         if self.variances is None:
             return 0.0
+        mean = np.average(self.variances, weights=self.weights)
         n = len(self.variances) if self.weights is None else self.weights.sum()
-        alone = float(np.average(self.variances, weights=self.weights)) / n
         # Once for samples of a group that teach alike, once for those predicted alike.
-        return alone * self._group_effect**2
+        return float(mean / n * self._group_effect**2)
 
     @property
     def _group_effect(self) -> float:
@@ -155,10 +160,9 @@ class Score(NamedTuple):
         if alone > 0:
             ratio = standard_error(self.parts, self.weights, self.groups) / alone
             return max(ratio**2, 1.0)
-        w = np.ones(len(self.parts)) if self.weights is None else self.weights
-        _, codes = np.unique(self.groups, return_inverse=True)
-        sizes = np.bincount(codes, w)
-        return float(sizes @ sizes / w.sum())
+        weights = np.ones(len(self.parts)) if self.weights is None else self.weights
+        sizes = _sums_of_groups(weights, self.groups)
+        return float(sizes @ sizes / weights.sum())
 
     def scaled(self, factor: float) -> Score:
         """The score in another unit."""
@@ -177,8 +181,9 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     Phi((value_i - value_j) / stderr), with the standard error of the difference from
     the paired parts: all scores are of the same samples. To its square the training
     variances V of both add V_i + V_j - 2 r^2 sqrt(V_i V_j), with r the correlation of
-    the parts: what is alike in two models cancels. Differences within the rounding of
-    the features, 1e-4 for float32 and 5e-9 for float64, are ties.
+    the parts, summed over groups if there are any: what is alike in two models cancels.
+    Differences within the rounding of the features, 1e-4 for float32 and 5e-9 for
+    float64, are ties.
 
     Parameters
     ----------
@@ -198,7 +203,9 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     resolution = np.array([scores[i].resolution for i in known])
     weights, groups = scores[known[0]].weights, scores[known[0]].groups
     V = np.array([scores[i].training_variance for i in known])
-    alike = _squared_correlation(parts, weights) if V.any() else np.zeros(V.shape * 2)
+    alike = np.zeros(V.shape * 2)
+    if V.any():
+        alike = _squared_correlation(parts, weights, groups)
     for a, i in enumerate(known):
         of_parts = standard_error(parts - parts[a], weights, groups)
         of_training = V + V[a] - 2 * alike[a] * np.sqrt(V * V[a])
@@ -213,13 +220,17 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     return probability
 
 
-def _squared_correlation(parts: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
+def _squared_correlation(
+    parts: np.ndarray, weights: np.ndarray | None, groups: np.ndarray | None
+) -> np.ndarray:
     """Between rows; parts that are all equal correlate with nothing else."""
-    covariance = np.atleast_2d(np.cov(parts, aweights=weights))
-    variances = np.diag(covariance)
-    with np.errstate(invalid="ignore"):
-        squared = covariance**2 / np.multiply.outer(variances, variances)
-    constant = variances == 0
-    squared[constant] = squared[:, constant] = 0.0
-    # Rounding.
-    return np.minimum(squared, 1.0)
+    w = np.ones(parts.shape[1]) if weights is None else weights
+    centred = parts - (parts @ w / w.sum())[:, None]
+    if groups is None:
+        centred = centred * np.sqrt(w)
+    else:
+        centred = _sums_of_groups(w * centred, groups)
+    norms = np.linalg.norm(centred, axis=1)
+    norms[norms == 0] = np.inf
+    centred /= norms[:, None]
+    return np.minimum((centred @ centred.T) ** 2, 1.0)  # more is rounding
