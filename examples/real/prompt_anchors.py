@@ -109,7 +109,7 @@ def print_words(X, y, n_train: int, words, embeddings) -> None:
 def draw_figure(curves: dict[str, np.ndarray], file: Path) -> None:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 5.4), layout="constrained")
     for name, values in curves.items():
         mean, spread = values.mean(axis=1), values.std(axis=1)
         if name == EXPECTED:
@@ -124,13 +124,13 @@ def draw_figure(curves: dict[str, np.ndarray], file: Path) -> None:
         xticks=SIZES,
         xticklabels=SIZES,
         xlabel="training sentences",
-        ylabel="test accuracy (%), mean and standard deviation of 20 draws",
+        ylabel="test accuracy (%)",
         ylim=(52, 76),
-        title="Sentiment from sentence embeddings",
+        title="Sentiment from sentence embeddings: mean and deviation of 20 draws",
     )
     axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize="small")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=150)
     print(f"\nThe figure is in {file}")

@@ -185,7 +185,7 @@ def plot(all_results: dict, file: Path) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
-    console = Console(width=120)
+    console = Console(width=150)
     all_results = {}
     for target in arguments.targets:
         with np.load(arguments.data / "images" / f"{target}.npz") as file:
