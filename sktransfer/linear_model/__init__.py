@@ -4,11 +4,11 @@ from sktransfer.linear_model._held_out import (
     arg_max_shares,
     fit_temperature,
     r2_parts,
-    standard_error,
 )
 from sktransfer.linear_model._logme import LogME
 from sktransfer.linear_model._logme_classifier import LogMEClassifier
 from sktransfer.linear_model._statistics import SufficientStatistics
+from sktransfer.utils._score import standard_error
 
 __all__ = [
     "LogME",

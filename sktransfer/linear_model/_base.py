@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from dataclasses import replace
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -18,15 +17,16 @@ from sktransfer.linear_model._diagnostics import (
     warn_of_lost_directions,
 )
 from sktransfer.linear_model._evidence import maximise_evidence
-from sktransfer.linear_model._held_out import HeldOutScores, standard_error
+from sktransfer.linear_model._held_out import HeldOutScores, LeftOut
 from sktransfer.linear_model._leave_group_out import encode_groups, leave_group_out
-from sktransfer.linear_model._leave_one_out import leave_one_out
+from sktransfer.linear_model._leave_one_out import finite_beta, leave_one_out
 from sktransfer.linear_model._posterior import NEGLIGIBLE, Posterior
 from sktransfer.linear_model._rounding import loses_directions, measure_residual
 from sktransfer.linear_model._samples import Samples
 from sktransfer.linear_model._spectrum import Spectrum
 from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import to_numpy
+from sktransfer.utils._score import Score, standard_error
 from sktransfer.utils._validation import check_features, check_weights
 
 
@@ -134,23 +134,30 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         head = self._left_out_posterior() if self.leave_one_out else None
         alone = head if codes is None else None
         scored = posterior if self.std_error or alone is posterior else None
-        density, predictions = leave_one_out(samples, scored, alone)
+        gram = None if scored else self.statistics_.gram_of(posterior.spectrum)
+        density, predictions, slack = leave_one_out(samples, scored, alone, gram)
         if self.std_error:
             self._influence = density
             self._std_error = standard_error(to_numpy(density), weights)
         if head is None:
             return
         if codes is not None:
-            density, predictions = leave_group_out(samples, head, codes)
+            density, predictions, slack = leave_group_out(samples, head, codes)
+        n_t = slack.shape[1]  # one, or one per target
+        left_out = LeftOut(
+            to_numpy(predictions),
+            to_numpy(slack),
+            noise=1 / finite_beta(head),
+            noiseless=np.isinf(head.maximum.beta[:n_t]),
+        )
         self._left_out = self._score_left_out(
             head,
             to_numpy(samples.targets),
-            to_numpy(predictions),
-            to_numpy(density),
+            left_out,
+            None if density is None else to_numpy(density),
             weights,
             codes,
         )
-        self._left_out.predictions = predictions
 
     def _left_out_posterior(self) -> Posterior:
         """The posterior whose leave-one-out predictions are wanted."""
@@ -164,7 +171,7 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
     def _score_left_out(self, head: Posterior, *arrays: Any) -> HeldOutScores:
         """Score predictions of a posterior.
 
-        `arrays` are targets, predictions, their density, weights and groups.
+        `arrays` are targets, what was left out, its density, weights and groups.
         """
 
     def _add_samples(self, samples: Samples) -> BaseLogME:
@@ -289,9 +296,7 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         if not keep_std:
             self._influence = None
             if self._left_out is not None:
-                self._left_out = replace(
-                    self._left_out, predictions=None, log_density=None
-                )
+                self._left_out = self._left_out.compact()
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "statistics_")
@@ -365,37 +370,59 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
     @property
     def influence_(self) -> Any:
         """Log density of each sample given the others, in nats."""
-        return self._on_request("influence_", self._influence)
+        return self._on_request("influence_", getattr(self, "_influence", None))
 
     @property
     def std_error_(self) -> float:
         """Standard error of `logme_`, in nats."""
-        return self._on_request("std_error_", self._std_error)
+        return self._on_request("std_error_", getattr(self, "_std_error", None))
 
     @property
     def loo_predictions_(self) -> Any:
         """Prediction of each sample by the model fitted to the others."""
-        name = "loo_predictions_"
-        return self._squeeze_columns(self._of_left_out(name, "predictions"))
+        left_out = self._of_left_out("loo_predictions_").left_out
+        return self._squeeze_columns(self._like_features(left_out.predictions))
+
+    @property
+    def loo_std_(self) -> Any:
+        """Standard deviation of `loo_predictions_` over training sets."""
+        left_out = self._of_left_out("loo_std_").left_out
+        variance = left_out.spread * left_out.noise
+        return self._squeeze_columns(self._like_features(np.sqrt(variance)))
+
+    @property
+    def loo_scores_(self) -> dict[str, Score]:
+        """Scores of `loo_predictions_` with their parts, one for each sample."""
+        return self._of_left_out("loo_scores_").scores
 
     @property
     def loo_log_density_(self) -> Any:
         """Log density or probability of each sample given the others, in nats."""
-        return self._like_features(self._of_left_out("loo_log_density_", "log_density"))
+        scores = self._of_left_out("loo_log_density_").scores
+        return self._like_features(scores["log_likelihood"].parts)
 
     @property
     def loo_log_likelihood_(self) -> float:
         """Mean of `loo_log_density_`, in nats."""
-        return self._of_left_out("loo_log_likelihood_", "log_likelihood")[0]
+        return self._loo_value("log_likelihood")[0]
 
     @property
     def loo_log_likelihood_std_error_(self) -> float:
         """Standard error of `loo_log_likelihood_`, in nats."""
-        return self._of_left_out("loo_log_likelihood_std_error_", "log_likelihood")[1]
+        return self._loo_value("log_likelihood")[1]
 
-    def _of_left_out(self, name: str, field: str) -> Any:
-        value = None if self._left_out is None else getattr(self._left_out, field)
-        return self._on_request(name, value, "leave_one_out")
+    def _loo_value(self, score: str) -> tuple[float, float]:
+        """A score, and its standard error."""
+        return self._on_request(
+            f"loo_{score}_", getattr(self, "_left_out", None), "leave_one_out"
+        ).values[score]
+
+    def _of_left_out(self, name: str) -> HeldOutScores:
+        """What there is only until a model is compact."""
+        held_out = getattr(self, "_left_out", None)
+        if held_out is not None and held_out.scores is None:
+            held_out = None
+        return self._on_request(name, held_out, "leave_one_out")
 
     def _on_request(self, name: str, value: Any, parameter: str = "std_error") -> Any:
         check_is_fitted(self)

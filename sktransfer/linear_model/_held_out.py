@@ -2,86 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
-from scipy.special import log_softmax
+from scipy.special import ndtr
 
 from sktransfer.utils._array_api import cached_rows
+from sktransfer.utils._score import Score
 
 # Predictions of one-hot targets whose difference is rounding.
 _TIE = 1e-9
-_TOL = 1e-10
+_TOL = 1e-5
 _MAX_ITER = 200
 # Least 1 / temperature, relative to the spread of the predictions.
 _LEAST = 1e-6
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """Predictions of left-out samples, and how they vary with the training samples.
+
+    The variance of a prediction is that of the posterior mean, (1 / slack - 1) x noise,
+    or without noise noise / slack, where slack and noise have a common factor.
+    """
+
+    predictions: np.ndarray  # (n_samples, n_targets)
+    slack: np.ndarray  # 1 - leverage, (n_samples, n_targets) or (n_samples, 1)
+    noise: np.ndarray  # (n_targets,)
+    noiseless: np.ndarray  # (n_targets,) or (1,)
+
+    @cached_property
+    def spread(self) -> np.ndarray:
+        """Variance in units of the noise, of the shape of `slack`."""
+        return np.maximum(1 / self.slack - ~self.noiseless, 0.0)
+
+
 @dataclass
 class HeldOutScores:
-    """Predictions and scores of left-out samples; None where a score has no meaning."""
+    """Scores of left-out samples, by name, each with its standard error."""
 
-    predictions: Any  # (n_samples, n_targets)
-    log_density: np.ndarray  # (n_samples,)
-    log_likelihood: tuple[float, float]  # each with its standard error
-    accuracy: tuple[float, float] | None = None
-    r2: tuple[float, float] | None = None
+    left_out: LeftOut | None
+    scores: dict[str, Score] | None
     temperature: float | None = None
+    values: dict[str, tuple[float, float]] = field(init=False)
 
+    def __post_init__(self):
+        self.values = {k: (v.value, v.std_error) for k, v in self.scores.items()}
 
-def standard_error(
-    influence: np.ndarray,
-    sample_weight: np.ndarray | None = None,
-    groups: np.ndarray | None = None,
-) -> float | np.ndarray:
-    """Jackknife standard error of a mean over samples, std(psi) / sqrt(n).
-
-    Parameters
-    ----------
-    influence : ndarray of shape (n_samples,) or (n_scores, n_samples)
-        psi, the contribution of each sample to a score, or to the difference of two
-        scores of the same samples.
-    sample_weight : ndarray of shape (n_samples,), optional
-    groups : ndarray of shape (n_samples,), optional
-        Samples of one group depend on each other: what is independent is the sum over
-        a group.
-
-    Returns
-    -------
-    float or ndarray of shape (n_scores,)
-        In the unit of `influence`; NaN if any influence is.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from sktransfer.linear_model import standard_error
-    >>> standard_error(np.array([1.0, -1.0, 1.0, -1.0]))
-    0.5
-    """
-    n_samples = influence.shape[-1]
-    weights = np.ones(n_samples) if sample_weight is None else sample_weight
-    total = weights.sum()
-    centred = influence - (influence @ weights / total)[..., None]
-    if groups is None:
-        squares = centred**2 @ weights
-    else:
-        names, codes = np.unique(groups, return_inverse=True)
-        member = csr_array(
-            (weights, codes, np.arange(n_samples + 1)), (n_samples, len(names))
-        )
-        squares = ((centred @ member) ** 2).sum(axis=-1)
-    std_error = np.sqrt(squares) / total
-    return float(std_error) if influence.ndim == 1 else std_error
-
-
-def mean_and_error(
-    parts: np.ndarray, weights: np.ndarray | None, groups: np.ndarray | None
-) -> tuple[float, float]:
-    """Weighted mean over samples, and its standard error."""
-    mean = float(np.average(parts, weights=weights))
-    return mean, standard_error(parts, weights, groups)
+    def compact(self) -> HeldOutScores:
+        """The same values and standard errors, without samples."""
+        small = copy(self)
+        small.left_out = small.scores = None
+        return small
 
 
 def r2_parts(
@@ -120,40 +95,69 @@ def r2_parts(
 
 def score_regression(
     y: np.ndarray,
-    predictions: np.ndarray,
+    left_out: LeftOut,
     log_density: np.ndarray,
     weights: np.ndarray | None,
     groups: np.ndarray | None,
 ) -> HeldOutScores:
     """R^2 and mean log density."""
-    return HeldOutScores(
-        predictions=predictions,
-        log_density=log_density,
-        log_likelihood=mean_and_error(log_density, weights, groups),
-        r2=mean_and_error(r2_parts(y, predictions, weights), weights, groups),
-    )
+    errors = y - left_out.predictions
+    variance = left_out.spread * left_out.noise
+    deviations = (y - np.average(y, axis=0, weights=weights)) ** 2
+    B = np.average(deviations, axis=0, weights=weights)
+    # By the delta method: squared slopes of the parts in the predictions.
+    of_r2 = np.sum((2 * errors / B) ** 2 * variance, axis=1) / y.shape[1] ** 2
+    slopes = errors * left_out.slack / left_out.noise
+    of_density = np.sum(slopes**2 * variance, axis=1) / y.shape[1] ** 2
+    parts = r2_parts(y, left_out.predictions, weights)
+    scores = {
+        "r2": Score.of_parts(parts, weights, groups=groups, variances=of_r2),
+        "log_likelihood": Score.of_parts(
+            log_density, weights, groups=groups, variances=of_density
+        ),
+    }
+    return HeldOutScores(left_out, scores)
 
 
 def score_classes(
     codes: np.ndarray,
-    predictions: np.ndarray,
+    left_out: LeftOut,
     weights: np.ndarray | None,
     groups: np.ndarray | None,
     start: float,
 ) -> HeldOutScores:
     """Accuracy and, at the temperature that fits best, mean log probability."""
-    temperature = fit_temperature(predictions, codes, weights, start)
-    log_proba = log_softmax(predictions / temperature, axis=1)
-    own = np.arange(len(codes)), codes
-    log_density = log_proba[own]
-    right = arg_max_shares(predictions)[own]
-    return HeldOutScores(
-        predictions=predictions,
-        log_density=log_density,
-        log_likelihood=mean_and_error(log_density, weights, groups),
-        accuracy=mean_and_error(right, weights, groups),
-        temperature=temperature,
-    )
+    gaps, noise = _gaps(left_out.predictions, codes), left_out.noise
+    T = _fit_gaps(gaps, weights, start)
+    log_density, right, of_density, of_right = np.empty((4, len(codes)))
+    for rows in cached_rows(gaps):
+        gap, y, spread = gaps[rows], codes[rows], left_out.spread[rows, 0]
+        own = np.arange(len(y)), y
+        top = gap.max(axis=1)
+        # One of several classes with the largest prediction is drawn at random.
+        right[rows] = (top <= _TIE) / np.sum(gap >= top[:, None] - _TIE, axis=1)
+        P = np.exp((gap - top[:, None]) / T)
+        total = P.sum(axis=1)
+        log_density[rows] = -top / T - np.log(total)
+        # By the delta method: the slopes in the predictions are (one-hot - P) / T.
+        P /= total[:, None]
+        slopes2 = P**2 @ noise + noise[y] * (1 - 2 * P[own])
+        of_density[rows] = spread * slopes2 / T**2
+        gap[own] = -np.inf
+        rival = np.argmax(gap, axis=1)
+        deviation = np.sqrt(spread * (noise[y] + noise[rival]))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            wins = ndtr(-gap[np.arange(len(y)), rival] / deviation)
+        of_right[rows] = np.where(deviation > 0, wins * (1 - wins), 0.0)
+    # As for one error more, by the rule of succession: there may be none.
+    of_right += 1 / (len(codes) if weights is None else weights.sum())
+    scores = {
+        "accuracy": Score.of_parts(right, weights, groups=groups, variances=of_right),
+        "log_likelihood": Score.of_parts(
+            log_density, weights, groups=groups, variances=of_density
+        ),
+    }
+    return HeldOutScores(left_out, scores, T)
 
 
 def arg_max_shares(predictions: np.ndarray) -> np.ndarray:
@@ -179,6 +183,15 @@ def arg_max_shares(predictions: np.ndarray) -> np.ndarray:
     """
     first = predictions >= predictions.max(axis=-1, keepdims=True) - _TIE
     return first / first.sum(axis=-1, keepdims=True)
+
+
+def _gaps(predictions: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Differences to the prediction of the true class, whose own is zero."""
+    gaps = predictions - predictions[np.arange(len(codes)), codes][:, None]
+    for rows in cached_rows(gaps):
+        gap = gaps[rows]
+        gap[np.abs(gap) <= _TIE] = 0.0
+    return gaps
 
 
 def fit_temperature(
@@ -218,14 +231,16 @@ def fit_temperature(
     >>> round(float(np.exp(1 / T)), 6)  # odds
     3.0
     """
-    w = np.ones(len(codes)) if weights is None else weights
-    chosen = np.flatnonzero(w)
-    own = predictions[chosen, codes[chosen]]
-    # Differences to the true class, whose own is zero.
-    gaps, w = predictions[chosen] - own[:, None], w[chosen]
-    gaps[np.abs(gaps) <= _TIE] = 0.0
+    return _fit_gaps(_gaps(predictions, codes), weights, start)
+
+
+def _fit_gaps(gaps: np.ndarray, weights: np.ndarray | None, start: float) -> float:
+    w = np.ones(len(gaps)) if weights is None else weights
+    if not w.all():
+        gaps, w = gaps[w > 0], w[w > 0]
     n = w.sum()
-    spread = float(np.max(np.abs(gaps)))
+    largest = float(gaps.max())
+    spread = max(largest, -float(gaps.min()))
     if spread == 0:
         return 1.0
     least = _LEAST / spread
@@ -245,7 +260,7 @@ def fit_temperature(
             sums += [w[rows] @ part for part in (likelihood, -mean, mean**2 - square)]
         return tuple(sums / n)
 
-    if gaps.max() <= 0:
+    if largest <= 0:
         ties = np.sum(gaps == 0, axis=1)
         goal = -(w @ np.log(ties)) / n - 1 / (n + 1)
 
@@ -276,7 +291,8 @@ def _root(descent: Any, x: float, least: float) -> float:
         step = x - value / slope if slope < 0 else np.inf
         if not low < step < min(high, 8 * x):
             step = 4 * x if np.isinf(high) else np.sqrt(low * high)
-        if abs(step - x) <= _TOL * x:
+        change, x = abs(step - x), float(step)
+        # Newton's steps are quadratic: the error is far below the last of them.
+        if change <= _TOL * x:
             break
-        x = float(step)
     return x

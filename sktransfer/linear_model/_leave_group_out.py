@@ -15,7 +15,8 @@ import numpy as np
 
 from sktransfer.linear_model._eigenbasis import RowEigenbasis
 from sktransfer.linear_model._leave_one_out import (
-    centred_columns,
+    centred,
+    check_finite,
     finite_beta,
     is_infinite,
     shrinkage,
@@ -36,7 +37,15 @@ def encode_groups(groups: Any, samples: Samples) -> np.ndarray:
             f"groups must have the shape ({len(samples)},), one group for each sample; "
             f"got {groups.shape}."
         )
-    names, codes = np.unique(groups, return_inverse=True)
+    if groups.dtype.kind in "fc" and np.isnan(groups).any():
+        raise ValueError("groups contains NaN: give every sample a group.")
+    try:
+        names, codes = np.unique(groups, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(
+            "groups must hold names or numbers, of one kind and none missing; they "
+            f"cannot be sorted: {error}."
+        ) from error
     seen = np.unique(codes[samples.positive])
     if len(seen) == 1:
         raise ValueError(
@@ -49,8 +58,8 @@ def encode_groups(groups: Any, samples: Samples) -> np.ndarray:
 
 def leave_group_out(
     samples: Samples, posterior: Posterior, codes: np.ndarray
-) -> tuple[Any, Any]:
-    """Log density and prediction of each sample given all other groups.
+) -> tuple[Any, Any, Any]:
+    """Log density, prediction and slack of each sample given all other groups.
 
     The density, averaged over targets, is that of each sample alone. At most one copy
     of a weighted sample is left out.
@@ -77,7 +86,7 @@ def leave_group_out(
         density = xp.where(samples.weights > 0, density, xp.zeros_like(density))
     if is_infinite(posterior, samples.weights, xp):
         density = density * np.nan
-    return density, samples.columns - error
+    return density, samples.columns - error, 1 / variance
 
 
 def _blocks_of_groups(
@@ -143,10 +152,10 @@ class _LeaveGroupOut:
             U = xp.where(some[:, None], U, X @ self._right)
         error = U @ self.zq
         if not spectrum.interpolates:
-            y = centred_columns(part, self.posterior)
+            y = centred(part.columns, self.posterior)
             error = error + y - U @ self.z
         elif not all_some:
-            y = centred_columns(part, self.posterior)
+            y = centred(part.columns, self.posterior)
             error = xp.where(some[:, None], error, y - U @ self.zp)
         left_out = xp.where(w < 1, w, ones)
         rest = ones - left_out / xp.where(some, w, ones)
@@ -232,6 +241,7 @@ def _positive_eigh(matrix: Any, xp: Any) -> tuple[Any, Any]:
 
     Where it is zero, so is the error.
     """
+    check_finite(matrix, xp)
     values, vectors = xp.linalg.eigh(matrix)
     floor = _EPS * values[..., -1:]
     return xp.where(values > floor, values, floor)[..., None], vectors

@@ -80,8 +80,13 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         Prediction of each sample by the model fitted to all others (with `groups`, to
         all other groups), in the unit of `y`. alpha / beta is kept. Only if
         ``leave_one_out=True``, as all that follow.
+    loo_std_ : array of shape (n_samples,) or (n_samples, n_targets)
+        Standard deviation of `loo_predictions_` over training sets: that of the
+        posterior mean, without noise.
     loo_r2_, loo_r2_std_error_ : float
         R^2 of `loo_predictions_`, mean over targets, and its standard error.
+    loo_scores_ : dict of str to Score
+        "r2" and "log_likelihood" as :class:`~sktransfer.metrics.Score`, with parts.
     loo_log_density_ : array of shape (n_samples,)
         Log density of each sample given the others, mean over targets, in nats: without
         groups it is `influence_`.
@@ -136,7 +141,11 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     .. math:: \hat y_{-i} = y_i - \frac{y_i - \hat y_i}{1 - h_i}.
 
     Of a sample of weight w the weight min(w, 1) is left out, one copy at most. The
-    standard errors of these scores treat groups, if given, as what is independent.
+    standard errors of these scores treat groups, if given, as what is independent. They
+    are about what the model reaches on other samples, so they count that all parts of a
+    score vary with the one training set: to the squared error of the mean of the parts
+    adds the mean of their variances over training sets (from `loo_std_`) / n. Without
+    it a score of few samples would be too sure.
 
     The cost is one product F^T F (or F F^T for n < D) and one symmetric
     eigendecomposition, regardless of the number of targets.
@@ -163,7 +172,7 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     >>> model = LogME(fit_intercept=True, leave_one_out=True).fit(X, y)
     >>> print(f"{model.loo_r2_:.3f} +- {model.loo_r2_std_error_:.3f}")
-    0.494 +- 0.032
+    0.494 +- 0.033
     """
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -267,12 +276,12 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     @property
     def loo_r2_(self) -> float:
         """R^2 of `loo_predictions_`, mean over targets."""
-        return self._of_left_out("loo_r2_", "r2")[0]
+        return self._loo_value("r2")[0]
 
     @property
     def loo_r2_std_error_(self) -> float:
         """Standard error of `loo_r2_`."""
-        return self._of_left_out("loo_r2_std_error_", "r2")[1]
+        return self._loo_value("r2")[1]
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict with the posterior mean of the weights.

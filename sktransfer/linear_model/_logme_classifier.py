@@ -67,10 +67,16 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         Predictive means of each sample by the model fitted to all others (with
         `groups`, to all other groups), under the shared prior whatever `prior` is.
         Only if ``leave_one_out=True``, as all that follow.
+    loo_std_ : array of shape (n_samples, n_classes)
+        Standard deviation of `loo_predictions_` over training sets.
+    loo_scores_ : dict of str to Score
+        "accuracy" and "log_likelihood" as :class:`~sktransfer.metrics.Score`, with
+        parts.
     loo_accuracy_, loo_accuracy_std_error_ : float
-        Accuracy of their arg max, the fraction to expect of unseen samples, and its
-        standard error. Ties count in part. The only sample of a class is predicted by
-        a model that does not know the class.
+        Accuracy of the arg max of `loo_predictions_`, the fraction to expect of unseen
+        samples, and its standard error; see the notes of :class:`LogME`. Ties count in
+        part. The only sample of a class is predicted by a model that does not know the
+        class.
     loo_log_density_ : array of shape (n_samples,)
         Log probability of the label of each sample given the others, in nats.
     loo_log_likelihood_, loo_log_likelihood_std_error_ : float
@@ -116,7 +122,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
     >>> model = LogMEClassifier(prior="shared", fit_intercept=True, leave_one_out=True)
     >>> model = model.fit(scale(X), y)
     >>> print(f"{model.loo_accuracy_:.3f} +- {model.loo_accuracy_std_error_:.3f}")
-    0.989 +- 0.008
+    0.989 +- 0.012
     """
 
     _parameter_constraints: ClassVar[dict] = {
@@ -341,9 +347,9 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         spectrum = self._posterior.spectrum
         return Posterior(spectrum, maximise_shared_evidence(spectrum, tol=self.tol))
 
-    def _score_left_out(self, head, codes, predictions, density, *weights_and_groups):
+    def _score_left_out(self, head, codes, left_out, density, *weights_and_groups):
         start = _temperature_to_expect(head)
-        return score_classes(codes, predictions, *weights_and_groups, start)
+        return score_classes(codes, left_out, *weights_and_groups, start)
 
     def compact(self, *, keep_std: bool = False) -> None:
         """Drop the statistics, and all else that predictions do not need.
@@ -364,6 +370,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
     @property
     def temperature_(self) -> float:
         """What predictive means are divided by before the soft-max."""
+        check_is_fitted(self)
         if self._left_out is not None:
             return self._left_out.temperature
         return _temperature_to_expect(self._head(self._solve()))
@@ -371,12 +378,12 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
     @property
     def loo_accuracy_(self) -> float:
         """Accuracy of `loo_predictions_`, a fraction."""
-        return self._of_left_out("loo_accuracy_", "accuracy")[0]
+        return self._loo_value("accuracy")[0]
 
     @property
     def loo_accuracy_std_error_(self) -> float:
         """Standard error of `loo_accuracy_`."""
-        return self._of_left_out("loo_accuracy_std_error_", "accuracy")[1]
+        return self._loo_value("accuracy")[1]
 
     def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
         if not restart:

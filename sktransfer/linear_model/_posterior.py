@@ -66,6 +66,9 @@ class Posterior:
     def mean(self, X: Any) -> Any:
         """Predictive mean, of shape (n, n_targets), float64."""
         xp, _ = get_namespace(X=X, coef_=self.coef)
+        if not float(xp.max(xp.abs(self.coef))) < float(xp.finfo(X.dtype).max):
+            # Weights of features that are denormal in float32 are out of its range.
+            X = xp.astype(X, xp.float64, copy=False)
         coef = xp.astype(self.coef, X.dtype, copy=False)
         return xp.astype(X @ coef.T, xp.float64, copy=False) + self.intercept
 

@@ -33,6 +33,8 @@ _RESOLVED = 1e-4
 _LEAST = 1e-12
 # Rounding of the arithmetic that made the features, in eps.
 ROUNDING = 1e3
+# Eigenvalue whose inverse square root float32 still holds.
+_SMALLEST_SINGLE = 1e-70
 # Samples handled at once where there is one number per target or direction.
 _ROWS = 1024
 LEFT_ROWS = 4096
@@ -104,14 +106,32 @@ class Spectrum:
             for rows in parts:
                 yield rows, basis.left_rows(rows)
             return
-        dtype = xp.float64 if self.eps == _EPS else X.dtype
-        scale = beside(1 / np.sqrt(self.eigenvalues), basis.vectors)
-        scaled = xp.astype(basis.vectors * scale, dtype, copy=False)
+        mean, rest, dtype = self.mean_for(X)
+        scaled = basis.vectors * beside(1 / np.sqrt(self.eigenvalues), basis.vectors)
+        right = xp.astype(scaled, dtype, copy=False)
         for rows in parts:
             part = xp.astype(take_rows(X, rows), dtype, copy=False)
-            if self.feature_mean is not None:
-                part = part - xp.astype(self.feature_mean, dtype)
-            yield rows, part @ scaled
+            if mean is not None:
+                part = part - mean
+            U = part @ right
+            if rest is not None:
+                U -= xp.astype(rest @ scaled, dtype)
+            yield rows, U
+
+    def mean_for(self, X: Any) -> tuple[Any, Any, Any]:
+        """What is subtracted from X first, what after a product, and their dtype.
+
+        The mean in float32 may be far from the mean, in units of the least direction.
+        """
+        xp, _ = get_namespace(X=X)
+        # Features that are denormal in float32 have singular vectors beyond its range.
+        small = self.eigenvalues.min(initial=np.inf) < _SMALLEST_SINGLE
+        dtype = xp.float64 if self.eps == _EPS or small else X.dtype
+        if self.feature_mean is None:
+            return None, None, dtype
+        mean = xp.astype(self.feature_mean, dtype)
+        rest = self.feature_mean - xp.astype(mean, xp.float64)
+        return mean, (rest if dtype != xp.float64 else None), dtype
 
 
 def spectrum_of_moments(
@@ -126,7 +146,8 @@ def spectrum_of_moments(
     zero = (diagonal <= 8 * eps * length2) | _is_tiny(diagonal)
     length2[zero] = 0.0
     values, basis = eigh(about.gram)
-    rank = int(np.sum(~zero))
+    # Few rows may have positive weight; further directions are rounding.
+    rank = min(int(np.sum(~zero)), n_rows - centred)
     d = len(diagonal)
     floor = 8 * math.sqrt(d) * eps + 4 * d * _EPS
     resolved = _is_resolved(values, rank)

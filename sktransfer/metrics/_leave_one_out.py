@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.special import entr, log_softmax
+from scipy.special import entr, log_softmax, ndtr
 
-from sktransfer.linear_model import arg_max_shares, fit_temperature, r2_parts
+from sktransfer.linear_model import arg_max_shares, fit_temperature
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import to_numpy
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import TASKS
 
 
@@ -204,138 +204,18 @@ def loo_r2_score(
     )
 
 
-def loo_balanced_accuracy_score(
-    X: Any,
-    y: Any,
-    *,
-    groups: Any = None,
-    sample_weight: Any = None,
-    fit_intercept: bool = True,
-) -> float:
-    """Balanced accuracy to expect of a linear head on unseen samples.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, n_features)
-        Features.
-    y : array-like of shape (n_samples,)
-        Labels.
-    groups, sample_weight, fit_intercept
-        As in :func:`loo_accuracy_score`.
-
-    Returns
-    -------
-    float
-        Mean over classes of the fraction of their samples that is predicted right.
-
-    Raises
-    ------
-    ValueError
-        If there is only one class or group, or the arrays do not fit together.
-
-    See Also
-    --------
-    sklearn.metrics.balanced_accuracy_score : The same of any predictions.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_wine
-    >>> from sktransfer.metrics import loo_balanced_accuracy_score
-    >>> round(loo_balanced_accuracy_score(*load_wine(return_X_y=True)), 3)
-    0.984
-    """
-    return LOO_BALANCED_ACCURACY(
-        X,
-        y,
-        groups=groups,
-        sample_weight=sample_weight,
-        fit_intercept=fit_intercept,
-    )
-
-
-def loo_f1_score(
-    X: Any,
-    y: Any,
-    *,
-    task: str = "auto",
-    groups: Any = None,
-    sample_weight: Any = None,
-    fit_intercept: bool = True,
-) -> float:
-    """Macro F1 to expect of a linear head on unseen samples, by leave-one-out.
-
-    Parameters
-    ----------
-    X : array-like of shape (n_samples, n_features)
-        Features.
-    y : array-like of shape (n_samples,) or (n_samples, n_labels)
-        Labels, or 0/1 indicators of several labels.
-    task : {"auto", "classification", "multilabel"}, default="auto"
-        How to read `y`; see :class:`LabelledData`.
-    groups, sample_weight, fit_intercept
-        As in :func:`loo_accuracy_score`.
-
-    Returns
-    -------
-    float
-        Mean over classes (or labels) of F1, the harmonic mean of precision and recall.
-
-    Raises
-    ------
-    ValueError
-        If there is only one class or group, a label is constant, or the arrays do not
-        fit together.
-
-    See Also
-    --------
-    sklearn.metrics.f1_score : The same of any predictions, with ``average="macro"``.
-
-    Examples
-    --------
-    >>> from sklearn.datasets import load_wine
-    >>> from sktransfer.metrics import loo_f1_score
-    >>> round(loo_f1_score(*load_wine(return_X_y=True)), 3)
-    0.983
-    """
-    return LOO_F1(
-        X,
-        y,
-        task,
-        groups=groups,
-        sample_weight=sample_weight,
-        fit_intercept=fit_intercept,
-    )
-
-
-def _head(data: LabelledData, fit_intercept: bool | None) -> Any:
+def head_of(data: LabelledData, fit_intercept: bool | None) -> Any:
     if fit_intercept in (None, data.head_has_intercept):
         return data.head
     return data.fit_head(fit_intercept)
 
 
-def _predictions(data: LabelledData, fit_intercept: bool | None) -> np.ndarray:
-    """Leave-one-out predictions, (n_samples, n_targets)."""
-    predictions = to_numpy(_head(data, fit_intercept).loo_predictions_)
-    return predictions.reshape(data.n_samples, -1)
+def as_columns(data: LabelledData, values: Any) -> np.ndarray:
+    """On the host, with an axis of targets."""
+    return to_numpy(values).reshape(data.n_samples, -1)
 
 
-def _labels_and_shares(
-    data: LabelledData, fit_intercept: bool | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Labels as columns of 0 and 1, and what is predicted of each; ties in part."""
-    predictions = _predictions(data, fit_intercept)
-    if data.task == "multilabel":
-        return data.host_target, arg_max_shares(_presence(predictions))[..., 1]
-    one_hot = np.eye(len(data.classes))[data.host_target]
-    return one_hot, arg_max_shares(predictions)
-
-
-def _presence(predictions: np.ndarray) -> np.ndarray:
-    """Predictions of absence and presence, along a last axis."""
-    return np.stack([1 - predictions, predictions], axis=-1)
-
-
-def _shares(data: LabelledData) -> np.ndarray:
+def class_shares(data: LabelledData) -> np.ndarray:
     """Weighted share of the samples that has each class, or each label."""
     columns = data.host_target
     if data.task == "classification":
@@ -344,83 +224,83 @@ def _shares(data: LabelledData) -> np.ndarray:
     return np.average(columns, axis=0, weights=data.host_weights)
 
 
-def _accuracy(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    labels, predicted = _labels_and_shares(data, fit_intercept)
-    frequent = _shares(data)
-    if data.task == "multilabel":
-        right = np.mean(1 - np.abs(labels - predicted), axis=1)
-        none = np.mean(np.maximum(frequent, 1 - frequent))
-    else:
-        right, none = np.sum(labels * predicted, axis=1), frequent.max()
-    return Score.of_parts(right, data.host_weights, no_information=none)
+def _presence(predictions: np.ndarray) -> np.ndarray:
+    """Predictions of absence and presence, along a last axis."""
+    return np.stack([1 - predictions, predictions], axis=-1)
+
+
+def score_labels(
+    data: LabelledData, model: Any
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Presence that is predicted of each label, what is right, and its variance."""
+    predictions = as_columns(data, model.loo_predictions_)
+    predicted = arg_max_shares(_presence(predictions))[..., 1]
+    right = 1 - np.abs(data.host_target - predicted)
+    deviation = as_columns(data, model.loo_std_)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        present = ndtr((predictions - 0.5) / deviation)
+    variances = np.where(deviation > 0, present * (1 - present), 0.0)
+    w = data.host_weights
+    return predicted, right, variances + 1 / (len(right) if w is None else w.sum())
+
+
+def score_accuracy(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
+    model, frequent = head_of(data, fit_intercept), class_shares(data)
+    if data.task == "classification":
+        score = model.loo_scores_["accuracy"]
+        return score._replace(no_information=frequent.max())
+    _, right, variances = score_labels(data, model)
+    return Score.of_parts(
+        right.mean(axis=1),
+        data.host_weights,
+        variances=variances.mean(axis=1) / right.shape[1],
+        no_information=np.mean(np.maximum(frequent, 1 - frequent)),
+    )
 
 
 def _log_likelihood(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    weights = data.host_weights
+    weights, model = data.host_weights, head_of(data, fit_intercept)
     if data.task == "multilabel":
-        pairs = _presence(_predictions(data, fit_intercept))
-        codes = data.host_target.astype(int)
-        temperature = fit_temperature(
-            pairs.reshape(-1, 2),
-            codes.ravel(),
-            None if weights is None else np.repeat(weights, codes.shape[1]),
-        )
-        log_proba = log_softmax(pairs / temperature, axis=-1)
-        own = np.take_along_axis(log_proba, codes[..., None], axis=-1)[..., 0]
-        p = _shares(data)
-        none = -np.mean(entr(p) + entr(1 - p))
-        return Score.of_parts(own.mean(axis=1), weights, no_information=none)
-    model = _head(data, fit_intercept)
-    parts = to_numpy(model.loo_log_density_)
+        return _log_likelihood_of_labels(data, model)
+    score = model.loo_scores_["log_likelihood"]
     if data.task == "classification":
-        none = -entr(_shares(data)).sum()
-        return Score.of_parts(parts, weights, no_information=none)
+        return score._replace(no_information=-entr(class_shares(data)).sum())
     y = data.host_target.reshape(data.n_samples, -1)
     centred = y - np.average(y, axis=0, weights=weights)
     variance = np.average(centred**2, axis=0, weights=weights)
     none = -0.5 * np.mean(1 + np.log(2 * np.pi * variance))
     if np.isposinf(model.logme_):  # a target that is explained without error
         return Score(np.inf, no_information=none)
-    return Score.of_parts(parts, weights, no_information=none)
+    return score._replace(no_information=none)
+
+
+def _log_likelihood_of_labels(data: LabelledData, model: Any) -> Score:
+    weights, y = data.host_weights, data.host_target.astype(int)
+    pairs = _presence(as_columns(data, model.loo_predictions_))
+    copies = None if weights is None else np.repeat(weights, y.shape[1])
+    T = fit_temperature(pairs.reshape(-1, 2), y.ravel(), copies)
+    log_proba = log_softmax(pairs / T, axis=-1)
+    own = np.take_along_axis(log_proba, y[..., None], axis=-1)[..., 0]
+    # By the delta method, as presence moves against absence.
+    slopes = 2 * (y - np.exp(log_proba[..., 1])) / T
+    variances = slopes**2 * as_columns(data, model.loo_std_) ** 2
+    p = class_shares(data)
+    return Score.of_parts(
+        own.mean(axis=1),
+        weights,
+        variances=variances.mean(axis=1) / y.shape[1],
+        no_information=-np.mean(entr(p) + entr(1 - p)),
+    )
 
 
 def _r2(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    weights = data.host_weights
-    predictions = _predictions(data, fit_intercept)
-    parts = r2_parts(data.host_target, predictions, weights)
-    return Score.of_parts(parts, weights, no_information=0.0)
+    score = head_of(data, fit_intercept).loo_scores_["r2"]
+    return score._replace(no_information=0.0)
 
 
-def _balanced_accuracy(
-    data: LabelledData, *, fit_intercept: bool | None = None
-) -> Score:
-    labels, predicted = _labels_and_shares(data, fit_intercept)
-    share, hits = _shares(data), labels * predicted
-    recall = np.average(hits, axis=0, weights=data.host_weights) / share
-    # A sample moves the recall of its class by its distance from it.
-    parts = recall.mean() + np.mean((hits - labels * recall) / share, axis=1)
-    none = 1 / len(share)
-    return Score.of_parts(parts, data.host_weights, no_information=none)
-
-
-def _f1(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
-    labels, predicted = _labels_and_shares(data, fit_intercept)
-    weights, share = data.host_weights, _shares(data)
-    hits, sizes = labels * predicted, labels + predicted
-    size = np.average(sizes, axis=0, weights=weights)
-    f1 = 2 * np.average(hits, axis=0, weights=weights) / size
-    # To first order in both means.
-    parts = f1.mean() + np.mean((2 * hits - f1 * sizes) / size, axis=1)
-    # Predicting what is most frequent.
-    of_label = data.task == "multilabel"
-    most = share > 0.5 if of_label else np.arange(len(share)) == share.argmax()
-    none = np.mean(np.where(most, 2 * share / (1 + share), 0.0))
-    return Score.of_parts(parts, weights, no_information=none)
-
-
-_REFERENCE = "Allen, 1974 (PRESS)"
-_COST = "2 n D² + D³"
-_OF_CLASSES = ("classification", "multilabel")
+REFERENCE = "Allen, 1974 (PRESS)"
+COST = "2 n D² + D³"
+OF_CLASSES = ("classification", "multilabel")
 
 LOO_LOG_LIKELIHOOD = Metric(
     "loo_log_likelihood",
@@ -429,45 +309,22 @@ LOO_LOG_LIKELIHOOD = Metric(
     tasks=TASKS,
     takes_weights=True,
     exact_under_duplication=True,
-    reference=_REFERENCE,
-    cost=_COST,
+    reference=REFERENCE,
+    cost=COST,
     weakness="Of a least-squares head; in nats, so read the accuracy beside it.",
 )
 
 LOO_ACCURACY = Metric(
     "loo_accuracy",
-    _accuracy,
+    score_accuracy,
     loo_accuracy_score,
-    tasks=_OF_CLASSES,
+    tasks=OF_CLASSES,
     takes_weights=True,
     exact_under_duplication=True,
-    reference=_REFERENCE,
-    cost=_COST,
+    reference=REFERENCE,
+    cost=COST,
     weakness="Changes in steps of 1 / n; of a least-squares head, which a tuned "
     "logistic head beats with many classes.",
-)
-
-LOO_BALANCED_ACCURACY = Metric(
-    "loo_balanced_accuracy",
-    _balanced_accuracy,
-    loo_balanced_accuracy_score,
-    takes_weights=True,
-    exact_under_duplication=True,
-    reference=_REFERENCE,
-    cost=_COST,
-    weakness="A rare class counts as much as a frequent one, with a large error.",
-)
-
-LOO_F1 = Metric(
-    "loo_f1",
-    _f1,
-    loo_f1_score,
-    tasks=_OF_CLASSES,
-    takes_weights=True,
-    exact_under_duplication=True,
-    reference=_REFERENCE,
-    cost=_COST,
-    weakness="A least-squares head rarely predicts rare classes.",
 )
 
 LOO_R2 = Metric(
@@ -477,7 +334,7 @@ LOO_R2 = Metric(
     tasks=("regression",),
     takes_weights=True,
     exact_under_duplication=True,
-    reference=_REFERENCE,
-    cost=_COST,
+    reference=REFERENCE,
+    cost=COST,
     weakness="Of a linear head; targets of small variance count as much as others.",
 )

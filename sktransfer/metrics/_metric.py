@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from sktransfer.metrics._data import LabelledData
-from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import get_namespace
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import TASKS, check_task_name, infer_task
 
 

@@ -11,11 +11,10 @@ from sktransfer.metrics._laplace_evidence import LAPLACE_EVIDENCE
 from sktransfer.metrics._lda import LDA
 from sktransfer.metrics._leave_one_out import (
     LOO_ACCURACY,
-    LOO_BALANCED_ACCURACY,
-    LOO_F1,
     LOO_LOG_LIKELIHOOD,
     LOO_R2,
 )
+from sktransfer.metrics._leave_one_out_rare import LOO_BALANCED_ACCURACY, LOO_F1
 from sktransfer.metrics._leep import LEEP
 from sktransfer.metrics._lfc import LFC
 from sktransfer.metrics._linear_probe import LINEAR_PROBE

@@ -20,7 +20,7 @@ from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._evaluate import check_task, evaluate
 from sktransfer.metrics._metric import Metric
 from sktransfer.metrics._registry import METRICS, get_metric
-from sktransfer.metrics._score import Score
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import (
     TASKS,
     check_option,

@@ -43,6 +43,7 @@ from sktransfer.model_selection._report import warn_of_failures, warn_of_unknown
 from sktransfer.model_selection._results import (
     check_columns,
     has_parts,
+    no_information,
     probabilities,
     results_table,
 )
@@ -285,9 +286,14 @@ verbose
         self.best_index_ = results.index(best)
         self.best_name_ = best.label
         self.best_score_ = best.value(self._decides)
+        self.no_information_ = no_information(results, best.n_samples)
         paired = [m for m in (self._decides, *metrics) if has_parts(results, m)]
         if paired:
-            self.probability_better_ = P = probabilities(results, paired[0])
+            self.probability_better_by_metric_ = by_metric = {
+                metric: probabilities(results, metric)
+                for metric in dict.fromkeys(paired)
+            }
+            self.probability_better_ = P = by_metric[paired[0]]
             warn_of_unknown_order(results, paired[0], P, stacklevel=5)
         for model in (best.head, best.logme):
             if model is not None and model.statistics_ is not None:

@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sktransfer.metrics import Metric
-from sktransfer.metrics._score import probability_better
 from sktransfer.model_selection._candidate import CandidateResult
+from sktransfer.utils._score import probability_better
 
 _MEASURED = ("n_samples", "n_features", "extract_time", "score_time")
 
@@ -84,6 +84,16 @@ def has_parts(results: list[CandidateResult], metric: str) -> bool:
     """Whether the metric has given parts, and with them standard errors."""
     scores = (result.scores.get(metric) for result in results)
     return any(score is not None and score.parts is not None for score in scores)
+
+
+def no_information(results: list[CandidateResult], n_samples: int) -> dict[str, float]:
+    """Scores of features that say nothing, from results on this many samples."""
+    known = {}
+    for result in results:
+        for metric, score in result.scores.items():
+            if result.n_samples == n_samples and not np.isnan(score.no_information):
+                known.setdefault(metric, float(score.no_information))
+    return known
 
 
 def probabilities(results: list[CandidateResult], metric: str) -> np.ndarray:

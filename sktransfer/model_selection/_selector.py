@@ -71,6 +71,12 @@ class ModelSelector(BaseModelSelector):
         more samples the order may change. The score is that of the metric that decides
         or, if that has no standard error, of the first metric that has one; without any
         there is no such attribute. NaN for rows that failed or lack a standard error.
+    probability_better_by_metric_ : dict of str to ndarray of shape (n_rows, n_rows)
+        The same of each metric that has a standard error. Absent if none has.
+    no_information_ : dict of str to float
+        The value of each metric, where it is known, for features that say nothing about
+        the target, on the samples of the best row: a LogME in the limit of an infinite
+        prior precision, the share of the most frequent class, an R^2 of 0.
     task_ : str
     scorer_ : TransferabilityScorer
     classes_ : ndarray of shape (n_classes,)

@@ -92,3 +92,7 @@ def test_standard_errors_of_groups_and_weights(global_random_seed):
     assert np.average(parts, weights=counts) == pytest.approx(
         r2_score(y, predictions, sample_weight=counts)
     )
+
+
+def test_one_group_has_no_standard_error():
+    assert np.isnan(standard_error(np.array([1.0, 2.0, 4.0]), groups=np.zeros(3)))
