@@ -15,6 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _num_samples
 
+from sktransfer.exceptions import EqualClassesWarning
 from sktransfer.feature_extraction import Extraction
 from sktransfer.feature_extraction._extract import (
     extractors_within,
@@ -266,7 +267,11 @@ def _score(
         except Exception as error:
             if not any(_reason(error) in known for known in result.errors):
                 failed("logme", error)
-    result.warnings = [(f"{result.label}: {text}", kind) for text, kind in caught]
+    result.warnings = [
+        # That one is about the target, which all candidates have.
+        (text if kind is EqualClassesWarning else f"{result.label}: {text}", kind)
+        for text, kind in caught
+    ]
     result.score_time = time.perf_counter() - start
 
 

@@ -193,6 +193,14 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     -------
     ndarray of shape (n_scores, n_scores)
         0.5 on the diagonal and for ties; NaN where a score is missing or has no parts.
+
+    Examples
+    --------
+    >>> from sktransfer.metrics import Score, probability_better
+    >>> one, other = Score.of_parts([1, 1, 0, 1, 1]), Score.of_parts([1, 0, 0, 0, 1])
+    >>> probability_better([one, other]).round(2)
+    array([[0.5 , 0.97],
+           [0.03, 0.5 ]])
     """
     probability = np.full((len(scores), len(scores)), np.nan)
     known = [i for i, s in enumerate(scores) if s is not None and s.parts is not None]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax
 from sklearn.datasets import load_diabetes, load_digits, load_wine
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import (
     accuracy_score,
@@ -13,10 +17,16 @@ from sklearn.metrics import (
     f1_score,
     r2_score,
 )
-from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
+from sklearn.model_selection import (
+    LeaveOneGroupOut,
+    LeaveOneOut,
+    StratifiedKFold,
+    cross_val_predict,
+)
 from sklearn.preprocessing import scale
 
-from sktransfer.exceptions import UnboundedEvidenceWarning
+from sktransfer import ModelSelector
+from sktransfer.exceptions import EqualClassesWarning, UnboundedEvidenceWarning
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.metrics import (
     LabelledData,
@@ -342,6 +352,53 @@ class TestSharing:
         scores = get_scorer(OF_CLASSES)(FunctionTransformer(), WINE, CLASSES)
         for name in OF_CLASSES:
             assert scores[name] == get_metric(name).score_func(WINE, CLASSES)
+
+
+class TestEqualClasses:
+    """As many samples of each class on purpose: the one left out is of the smallest."""
+
+    @staticmethod
+    def draw(seed, per_class):
+        X, y = load_digits(return_X_y=True)
+        order = np.random.default_rng(seed).permutation(len(y))
+        train = np.concatenate([order[y[order] == k][:per_class] for k in range(10)])
+        return X, y, train, np.setdiff1d(order, train)
+
+    def test_groups_of_one_of_each_are_nearer(self):
+        gaps = []
+        for seed in range(10):
+            X, y, train, test = self.draw(seed, 3)
+            groups = np.empty(len(train), dtype=int)
+            folds = StratifiedKFold(3).split(X[train], y[train])
+            for k, (_, rows) in enumerate(folds):
+                groups[rows] = k
+            data = LabelledData(X[train], y[train], groups=groups)
+            reached = np.mean(data.head.predict(X[test]) == y[test])
+            with pytest.warns(EqualClassesWarning, match="10 classes have 3 samples"):
+                alone = loo_accuracy_score(X[train], y[train])
+            grouped = get_metric("loo_accuracy").score(data).value
+            gaps.append([alone - reached, grouped - reached])
+        too_low, nearer = np.mean(gaps, axis=0)
+        assert too_low < -0.08
+        assert too_low / 2 < nearer < 0.02
+
+    def test_no_warning(self):
+        X, y, train, _ = self.draw(0, 5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            loo_accuracy_score(X[train[1:]], y[train[1:]])
+            loo_accuracy_score(X[train], y[train], groups=np.arange(50) % 5)
+            X, y, train, _ = self.draw(0, 20)
+            loo_accuracy_score(X[train], y[train])
+
+    def test_one_warning_of_a_selection(self):
+        X, y, train, _ = self.draw(0, 5)
+        candidates = [("five", PCA(5)), ("ten", PCA(10))]
+        selector = ModelSelector(candidates, scoring=["loo_accuracy", "loo_f1"])
+        with pytest.warns(EqualClassesWarning) as caught:
+            selector.fit(X[train], y[train])
+        assert len(caught) == 1
+        assert Path(caught[0].filename) == Path(__file__)
 
 
 class TestBadInput:
