@@ -159,12 +159,12 @@ def _whitened_blocks(samples: Samples, head: Posterior, gram: Any) -> Iterator[t
     free = _free_of_intercept(spectrum)
     right, coef = inverse.astype(dtype), head.coef.T.astype(dtype)
     triangular = blas.strmm if dtype == np.float32 else blas.dtrmm
+    buffer = np.empty((min(LEFT_ROWS, len(samples)), len(gram)), dtype)
     for rows in chunks(len(samples), LEFT_ROWS):
         _, left_out = _left_out(samples.weights, rows, samples.xp)
         y = samples[rows].columns
-        part = np.array(samples.X[rows], dtype=dtype, order="C")
-        if mean is not None:
-            part -= mean
+        part = buffer[: len(y)]
+        np.subtract(samples.X[rows], 0 if mean is None else mean, out=part)
         fitted = part @ coef
         whitened = triangular(1.0, right, part.T, lower=1, overwrite_b=1).T
         if rest is not None:
