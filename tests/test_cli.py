@@ -675,12 +675,12 @@ class TestDemo:
         monkeypatch.setenv("COLUMNS", "80")
         # A part of the digits is enough to see the tables.
         target = load_dataset("digits")
-        target.data, target.target = target.data[:150], target.target[:150]
+        target.data, target.target = target.data[:147], target.target[:147]
         monkeypatch.setattr("sktransfer.datasets.load_dataset", lambda name: target)
         assert main(["demo"]) == 0
         output, errors = capsys.readouterr()
         assert not errors
-        assert "14 networks on 150 digits" in output
+        assert "14 networks on 147 digits" in output
         ranking, _, agreement = output.partition("Agreement with the accuracy")
         rows = first_words(ranking, 14)
         assert sorted(int(place) for place, _ in rows) == list(range(1, 15))
