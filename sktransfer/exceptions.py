@@ -7,6 +7,7 @@ from sklearn.exceptions import ConvergenceWarning, FitFailedWarning, NotFittedEr
 __all__ = [
     "CandidateFailedWarning",
     "ConvergenceWarning",
+    "EqualClassesWarning",
     "FitFailedWarning",
     "NotFittedError",
     "RoundingWarning",
@@ -24,6 +25,14 @@ class UnboundedEvidenceWarning(UserWarning):
     It is infinite with many more samples than directions of the features: usually the
     target has leaked into them. With hardly more, repeated samples are the usual
     reason, and the evidence is taken at a stated bound.
+    """
+
+
+class EqualClassesWarning(UserWarning):
+    """All classes have the same few samples, so leaving one out says too little.
+
+    The class of the sample that is left out is then always the smallest. Samples that
+    were drawn at random have no such bias.
     """
 
 

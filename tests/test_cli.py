@@ -17,7 +17,15 @@ from sklearn.utils.parallel import Parallel
 
 import sktransfer
 from sktransfer.cli import main
-from sktransfer.metrics import linear_probe_score, logme_score, transrate_score
+from sktransfer.metrics import (
+    LabelledData,
+    get_metric,
+    linear_probe_score,
+    logme_score,
+    loo_accuracy_score,
+    loo_r2_score,
+    transrate_score,
+)
 
 X, y = load_wine(return_X_y=True)
 X = scale(X)
@@ -57,6 +65,107 @@ class TestRank:
         assert f"{logme_score(X, y):.4f} ± " in output
         assert not errors
 
+    def test_expected_accuracy_and_no_information(self, folder, capsys):
+        assert rank() == 0
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        large = next(row for row in rows if row[:2] == ["1", "large"])
+        none = next(row for row in rows if row[:2] == ["no", "information"])
+        shares = np.bincount(y) / len(y)
+        nothing = -0.5 * np.mean(1 + np.log(2 * np.pi * shares))
+        gain = logme_score(X, y) - nothing
+        assert none == [
+            "no",
+            "information",
+            f"{nothing:.4f}",
+            "0.000",
+            f"{100 * shares.max():.1f}",
+        ]
+        p, mean = large[6], loo_accuracy_score(X, y)
+        assert large[:3] == ["1", "large", f"{logme_score(X, y):.4f}"]
+        assert large[5] == f"{gain:.3f}"
+        assert 0.95 < float(p) <= 1
+        error = get_metric("loo_accuracy").score(LabelledData(X, y)).std_error
+        assert large[7:] == [f"{100 * mean:.1f}", "±", f"{100 * error:.1f}", "13"]
+
+    def test_expected_r2(self, folder, capsys):
+        target = X[:, 0] + X[:, 5] ** 2
+        np.save("numbers.npy", target)
+        assert rank("--output", "out.csv", labels="numbers.npy") == 0
+        output = capsys.readouterr().out
+        assert "R²" in output
+        assert f"{loo_r2_score(X, target):.3f} ± " in output
+        (none,) = (line for line in output.splitlines() if "no information" in line)
+        assert none.split()[-2:] == ["0.000", "0.000"]  # gain and R^2
+        with open("out.csv", newline="", encoding="utf-8") as file:
+            rows = {row["name"]: row for row in csv.DictReader(file)}
+        assert float(rows["large"]["loo_r2"]) == pytest.approx(loo_r2_score(X, target))
+
+    def test_csv_has_fractions(self, folder):
+        assert rank("--output", "out.csv") == 0
+        with open("out.csv", newline="", encoding="utf-8") as file:
+            best = next(csv.DictReader(file))
+        assert float(best["loo_accuracy"]) == pytest.approx(loo_accuracy_score(X, y))
+        assert 0 < float(best["loo_accuracy_std_error"]) < 0.1
+        assert float(best["logme_gain"]) > 0
+
+    def test_metrics_are_those_given(self, folder, capsys):
+        assert rank("--metric", "h_score") == 0
+        output = capsys.readouterr().out
+        assert "accuracy" not in output
+        assert "no information" not in output
+        assert rank("--metric", "loo_accuracy", "logme") == 0
+        assert "accuracy % ± std. error" in capsys.readouterr().out
+
+    def test_models_too_close_to_call(self, folder, capsys):
+        rng = np.random.default_rng(0)
+        for i in range(2):
+            noise = rng.normal(size=(len(X), 2))
+            np.save(f"twin{i}.npy", np.hstack([X[:, :6], noise]))
+        features = ["small.npy", "twin0.npy", "large.npy", "twin1.npy"]
+        assert rank(features=features) == 0
+        rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+        rows = [row for row in rows if row and row[0].isdigit() and "±" in row]
+        tied = {row[1]: "2-3" in row for row in rows}
+        assert tied == {"large": False, "twin0": True, "twin1": True, "small": False}
+
+    def test_groups(self, folder, capsys):
+        np.save("groups.npy", np.arange(178) // 4)
+        Path("groups.csv").write_text(
+            "patient\n" + "\n".join(f"p{i // 4}" for i in range(178))
+        )
+        expected = loo_accuracy_score(X, y, groups=np.arange(178) // 4)
+        for file in ("groups.npy", "groups.csv"):
+            assert rank("--groups", file, "--output", "out.csv") == 0
+            output = capsys.readouterr().out
+            assert "2 models on 178 samples in 45 groups: classification" in output
+            with open("out.csv", newline="", encoding="utf-8") as table:
+                best = next(csv.DictReader(table))
+            assert float(best["loo_accuracy"]) == pytest.approx(expected)
+
+    def test_note_where_logme_disagrees(self, folder, capsys):
+        rng = np.random.default_rng(0)
+        labels = np.arange(300) % 30
+        second = rng.normal(size=(30, 20))[labels] + 1.2 * rng.normal(size=(300, 20))
+        # Half of the classes almost without error, and nothing about the others.
+        half = np.eye(30)[labels][:, :15] + 0.01 * rng.normal(size=(300, 15))
+        first = np.hstack([half, rng.normal(size=(300, 20))])
+        np.save("first.npy", first)
+        np.save("second.npy", second)
+        np.save("labels.npy", labels)
+        features = ["second.npy", "first.npy"]
+        assert rank(labels="labels.npy", features=features) == 0
+        output = " ".join(capsys.readouterr().out.split())
+        better, worse = (loo_accuracy_score(Z, labels) for Z in (second, first))
+        assert "Note: LogME ranks first first, but second is clearly" in output
+        assert f"accuracy {100 * better:.1f} ± " in output
+        assert f"% against {100 * worse:.1f} ± " in output
+        assert "use --metric loo_log_likelihood loo_accuracy." in output
+        metrics = ["--metric", "loo_log_likelihood", "loo_accuracy"]
+        assert rank(*metrics, labels="labels.npy", features=features) == 0
+        output = capsys.readouterr().out
+        assert first_words(output, 2) == [["1", "second"], ["2", "first"]]
+        assert "Note" not in output
+
     @pytest.mark.parametrize("labels", ["y.csv", "words.csv", "words.npy", "y.npz"])
     @pytest.mark.parametrize("suffix", [".npy", ".npz", ".csv"])
     def test_kinds_of_files(self, suffix, labels, folder, capsys):
@@ -95,7 +204,7 @@ class TestRank:
 
     def test_task(self, folder, capsys):
         assert rank("--task", "regression") == 0
-        expected = logme_score(X, y, task="regression")
+        expected = logme_score(X, y, task="regression", fit_intercept=True)
         output = capsys.readouterr().out
         assert f"{expected:.4f} ± " in output
         assert "178 samples: regression, 1 target" in output
@@ -332,6 +441,19 @@ class TestMistakes:
     def test_no_workers(self, refused):
         refused("--jobs", "0", says="--jobs must be 1 or more, or -1 for all cores")
 
+    def test_groups(self, refused):
+        np.save("short.npy", np.arange(170))
+        says = "short.npy must hold one group for each of the 178 samples"
+        refused("--groups", "short.npy", says=says)
+        np.save("wide.npy", np.ones((178, 2)))
+        refused("--groups", "wide.npy", says="it has shape (178, 2)")
+        refused("--groups", "none.npy", says="none.npy does not exist")
+        np.savetxt("g.csv", y)
+        says = "--output: g.csv is an input"
+        refused("--groups", "g.csv", "--output", "g.csv", says=says)
+        np.save("one.npy", np.ones(178, dtype=int))
+        refused("--groups", "one.npy", says="one.npy must hold at least 2 groups")
+
     def test_unknown_metric(self, refused):
         says = "'transrte' is not a metric that reads features; choose among"
         refused("--metric", "logme", "transrte", says=says)
@@ -553,18 +675,24 @@ class TestDemo:
         monkeypatch.setenv("COLUMNS", "80")
         # A part of the digits is enough to see the tables.
         target = load_dataset("digits")
-        target.data, target.target = target.data[:150], target.target[:150]
+        target.data, target.target = target.data[:147], target.target[:147]
         monkeypatch.setattr("sktransfer.datasets.load_dataset", lambda name: target)
         assert main(["demo"]) == 0
         output, errors = capsys.readouterr()
         assert not errors
-        assert "14 networks on 150 digits" in output
+        assert "14 networks on 147 digits" in output
         ranking, _, agreement = output.partition("Agreement with the accuracy")
         rows = first_words(ranking, 14)
         assert sorted(int(place) for place, _ in rows) == list(range(1, 15))
         assert {name for _, name in rows} == set(load_zoo_cards())
         for ranker in ("LogME", "source", "parameters"):
             assert ranker in agreement
+        for metric in ("loo_log_likelihood", "loo_accuracy"):
+            assert metric in agreement
+        assert max(map(len, output.splitlines())) <= 80
+        (none,) = (line for line in ranking.splitlines() if "no information" in line)
+        shares = np.bincount(target.target) / len(target.target)
+        assert none.split()[-1] == f"{100 * shares.max():.1f}"
         assert "regret" in agreement
         assert "…" not in output
         assert "LogME: nats per sample" in agreement

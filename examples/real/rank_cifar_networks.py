@@ -2,9 +2,10 @@
 
     python examples/real/rank_cifar_networks.py --data FOLDER --output FOLDER
 
-Each network runs over the images of each target once. Every block is scored by LogME
-and TransRate. The scores are compared with the cross-validated accuracy of a logistic
-regression on the features of the block. The script prints tables and saves a figure in
+Each network runs over the images of each target once. Every block is scored by the
+leave-one-out log-likelihood and accuracy of LogME's head, by LogME and by TransRate.
+The scores are compared with the cross-validated accuracy of a tuned logistic regression
+on the features of the block. The script prints tables and saves a figure in
 ``--output``. It takes a quarter of an hour, mostly for the probes.
 """
 
@@ -23,7 +24,12 @@ from sktransfer import ModelSelector
 from sktransfer.agreement import regret, weighted_kendall_tau
 
 TARGETS = ("caltech101_50", "clothing", "noto_emoji_groups", "omniglot_alphabets")
-SCORES = {"logme": "LogME", "transrate": "TransRate"}
+SCORES = {
+    "loo_log_likelihood": "leave-one-out log-likelihood",
+    "loo_accuracy": "leave-one-out accuracy",
+    "logme": "LogME",
+    "transrate": "TransRate",
+}
 PROBE = "linear_probe"
 
 
@@ -71,15 +77,16 @@ def network_table(target: str, by_network: dict) -> Table:
     """Compare the networks by their last features and by their best blocks."""
     table = Table(title=f"{target}: last features, and the best block of each network")
     table.add_column("network")
-    for header in [*SCORES.values(), "probe", "best probe"]:
+    for header in ("expected ± s.e.", "probe", "best probe"):
         table.add_column(header, justify="right")
-    for header in ["at", *(f"{name} picks" for name in SCORES.values())]:
+    for header in ("at", *(f"{name} picks" for name in SCORES.values())):
         table.add_column(header)
     for name, results in by_network.items():
         probe, layers = results[PROBE], results["layer"]
         table.add_row(
             name,
-            *(f"{results[score][-1]:.3f}" for score in SCORES),
+            f"{100 * results['loo_accuracy'][-1]:.1f} ± "
+            f"{100 * results['loo_accuracy_std_error'][-1]:.1f} %",
             f"{probe[-1]:.1%}",
             f"{probe.max():.1%}",
             layers[probe.argmax()],
@@ -126,11 +133,16 @@ def plot(all_results: dict, file: Path) -> None:
     """Plot scores and probe by depth of the block, one column per target."""
     import matplotlib.pyplot as plt
 
-    rows = {PROBE: "accuracy of a linear probe (%)", **SCORES}
+    rows = {
+        PROBE: "accuracy (%)",
+        "loo_log_likelihood": "leave-one-out\nlog-likelihood (nats)",
+        "logme": "LogME (nats)",
+        "transrate": "TransRate",
+    }
     figure, axes = plt.subplots(
         len(rows),
         len(all_results),
-        figsize=(3.4 * len(all_results), 2.5 * len(rows) + 0.8),
+        figsize=(3.4 * len(all_results), 2.3 * len(rows) + 0.8),
         sharex=True,
         squeeze=False,
         layout="constrained",
@@ -148,11 +160,15 @@ def plot(all_results: dict, file: Path) -> None:
                 axis.plot(depth, values, color=colour, linewidth=1.6, label=name)
                 best = values.argmax()
                 axis.plot(depth[best], values[best], "o", color=colour, markersize=6)
+                if metric == PROBE:
+                    expected = 100 * results["loo_accuracy"]
+                    axis.plot(depth, expected, ":", color=colour, linewidth=1.3)
             for border in (100 / 3, 200 / 3):
                 axis.axvline(border, color="0.85", linewidth=0.8, zorder=0)
             axis.spines[["top", "right"]].set_visible(False)
     for axis, label in zip(axes[:, 0], rows.values(), strict=True):
         axis.set_ylabel(label)
+    figure.align_ylabels()
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(),
         loc="outside lower center",
@@ -160,7 +176,8 @@ def plot(all_results: dict, file: Path) -> None:
         frameon=False,
     )
     figure.suptitle(
-        "Which layer transfers? CIFAR-10 networks block by block (dot: the best)"
+        "Which layer transfers? CIFAR-10 networks block by block (dot: the best). "
+        "Top row: linear probe (solid) and leave-one-out accuracy (dotted)"
     )
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=160)
@@ -168,7 +185,7 @@ def plot(all_results: dict, file: Path) -> None:
 
 def main() -> None:
     arguments = parse_arguments()
-    console = Console(width=120)
+    console = Console(width=150)
     all_results = {}
     for target in arguments.targets:
         with np.load(arguments.data / "images" / f"{target}.npz") as file:

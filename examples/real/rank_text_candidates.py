@@ -3,10 +3,10 @@
     python examples/real/rank_text_candidates.py --data FOLDER --output FOLDER
 
 The candidates are the layers of MiniLM (and their mean), TF-IDF, and hashed character
-n-grams; the last two are followed by a singular value decomposition. LogME, as in the
-paper and with an intercept, is compared with the cross-validated accuracy or R² of a
-linear head. The script prints tables and saves a figure in ``--output``. It takes a few
-minutes.
+n-grams; the last two are followed by a singular value decomposition. The leave-one-out
+scores of LogME's head, and LogME as in the paper and with an intercept, are compared
+with the cross-validated accuracy or R² of a tuned linear head. The script prints tables
+and saves a figure in ``--output``. It takes a few minutes.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ FILES = {
     "acceptability": ("blimp_acceptability.csv", "label"),
     "similarity": ("stsb_images.csv", "score"),
 }
-METRICS = {"logme": "LogME (nats)", "linear_probe": "linear head, held out"}
+TRUTH = "linear_probe"
 SCORING = {
-    "logme": "logme",
+    "loo_log_likelihood": "loo_log_likelihood",
+    "logme": make_transferability_scorer(logme_score, fit_intercept=False),
     "with_intercept": make_transferability_scorer(logme_score, fit_intercept=True),
-    "linear_probe": "linear_probe",
+    TRUTH: TRUTH,
 }
 
 
@@ -109,55 +110,77 @@ def candidates(model: str, *, of_pairs: bool) -> list[tuple[str, Any]]:
     return found
 
 
-def print_table(target: str, labels: list[str], results: dict) -> None:
+def print_table(target: str, labels: list[str], results: dict, expected: str) -> None:
     table = Table(title=target)
     table.add_column("candidate")
-    for header in ("LogME", "± s.e.", "with intercept", "linear head", "width"):
+    for header in (
+        "leave-one-out log-likelihood",
+        "R² expected (%)" if expected == "loo_r2" else "accuracy expected (%)",
+        "± s.e.",
+        "linear head (%)",
+        "LogME",
+        "with intercept",
+        "width",
+    ):
         table.add_column(header, justify="right")
-    for i in np.argsort(-results["logme"]):
+    for i in np.argsort(-results["loo_log_likelihood"]):
         table.add_row(
             labels[i],
+            f"{results['loo_log_likelihood'][i]:.3f}",
+            f"{100 * results[expected][i]:.1f}",
+            f"{100 * results[f'{expected}_std_error'][i]:.1f}",
+            f"{100 * results[TRUTH][i]:.1f}",
             f"{results['logme'][i]:.4f}",
-            f"{results['logme_std_error'][i]:.4f}",
             f"{results['with_intercept'][i]:.4f}",
-            f"{results['linear_probe'][i]:.3f}",
             str(results["n_features"][i]),
         )
     console.print(table)
-    for metric in ("logme", "with_intercept"):
-        tau = weighted_kendall_tau(results["linear_probe"], results[metric])
-        loss = regret(results["linear_probe"], results[metric])
-        console.print(f"{metric}: tau_w {tau:.2f}, loss of the pick {loss:.3f}")
+    for metric in ("loo_log_likelihood", expected, "logme", "with_intercept"):
+        tau = weighted_kendall_tau(results[TRUTH], results[metric])
+        loss = regret(results[TRUTH], results[metric])
+        pick = labels[results[metric].argmax()]
+        console.print(
+            f"{metric}: pick {pick}, loss {100 * loss:.1f} points, tau_w {tau:.2f}"
+        )
     console.print()
 
 
 def plot(all_results: dict[str, dict], file: Path) -> None:
-    """Plot LogME and the linear head by layer, one column per target."""
+    """Plot the linear head, the expectation and the scores by layer."""
     import matplotlib.pyplot as plt
 
+    rows = {
+        TRUTH: "linear head, held out\n(accuracy or R², %)",
+        "expected": "leave-one-out\n(accuracy or R², %)",
+        "loo_log_likelihood": "leave-one-out\nlog-likelihood (nats)",
+        "logme": "LogME (nats)",
+    }
     figure, axes = plt.subplots(
-        len(METRICS),
+        len(rows),
         len(all_results),
-        figsize=(2.7 * len(all_results), 5.6),
+        figsize=(2.7 * len(all_results), 2.2 * len(rows) + 0.8),
         sharex=True,
         layout="constrained",
     )
     for column, (target, results) in zip(axes.T, all_results.items(), strict=True):
         column[0].set_title(target)
         column[-1].set_xlabel("layer of MiniLM")
+        column[1].sharey(column[0])
         layers = results["layer"].astype(str)
         depth = np.flatnonzero(np.char.isdigit(layers))
         (mean,) = np.flatnonzero(layers == "mean")
-        for axis, metric in zip(column, METRICS, strict=True):
-            values = results[metric]
+        expected = "loo_r2" if "loo_r2" in results else "loo_accuracy"
+        for axis, row in zip(column, rows, strict=True):
+            metric = expected if row == "expected" else row
+            values = results[metric] * (100 if row in (TRUTH, "expected") else 1)
             best = depth[values[depth].argmax()]
             axis.plot(layers[depth].astype(int), values[depth], "o-", label="MiniLM")
             axis.plot(int(layers[best]), values[best], "*", color="k", ms=12, zorder=3)
             axis.axhline(values[mean], color="C0", ls=":", label="mean of layers")
             for i, name in enumerate(("TF-IDF", "hashing")):
-                (row,) = np.flatnonzero(results["name"] == name)
-                axis.axhline(values[row], color=f"C{i + 1}", ls="--", label=name)
-    finish(figure, axes, list(METRICS.values()), file)
+                (other,) = np.flatnonzero(results["name"] == name)
+                axis.axhline(values[other], color=f"C{i + 1}", ls="--", label=name)
+    finish(figure, axes, list(rows.values()), file)
 
 
 def main() -> None:
@@ -168,9 +191,11 @@ def main() -> None:
     for target in FILES:
         start = time.perf_counter()
         X, y = load(arguments.data / "text", target, arguments.samples)
+        of_pairs = target == "similarity"
+        expected = "loo_r2" if of_pairs else "loo_accuracy"
         selector = ModelSelector(
-            candidates(arguments.model, of_pairs=target == "similarity"),
-            scoring=SCORING,
+            candidates(arguments.model, of_pairs=of_pairs),
+            scoring={**SCORING, expected: expected},
             refit=False,
         ).fit(X, y)
         results = all_results[target] = selector.results_
@@ -179,11 +204,12 @@ def main() -> None:
             for name, layer in zip(results["name"], results["layer"], strict=True)
         ]
         seconds = time.perf_counter() - start
-        print_table(f"{target}: {len(X)} samples, {seconds:.0f} s", labels, results)
+        title = f"{target}: {len(X)} samples, {seconds:.0f} s"
+        print_table(title, labels, results, expected)
     if arguments.output is not None:
         plot(all_results, arguments.output / "rank_text_candidates.png")
 
 
-console = Console()
+console = Console(width=100)
 if __name__ == "__main__":
     main()

@@ -84,6 +84,7 @@ def finish(figure: Any, axes: np.ndarray, labels: list[str], file: Path) -> None
         axis.spines[["top", "right"]].set_visible(False)
     for axis, label in zip(axes[:, 0], labels, strict=True):
         axis.set_ylabel(label)
+    figure.align_ylabels()
     lines, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(
         lines, names, loc="outside lower center", ncols=len(names), frameon=False

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sktransfer.agreement import regret, weighted_kendall_tau
 from sktransfer.cli._errors import UsageError
+from sktransfer.cli._notes import doubt, legend, paragraph
 from sktransfer.cli._progress import fit_with_progress
 from sktransfer.cli._tables import new_table, ranking_table, show
 from sktransfer.model_selection import ModelSelector
@@ -21,12 +22,13 @@ EXAMPLES = """\
       rank fourteen small pre-trained networks on scikit-learn's digits
 """
 
-_FOOTNOTE = """\
-LogME: nats per sample, with its standard error. P(> next): probability that the
-model's LogME is larger than the next one's, on this many samples. tau_w: weighted
-Kendall correlation with the accuracy. regret: accuracy points lost by choosing the
-top pick. Source accuracy and parameters are static: they do not depend on the data.
-"""
+_METRICS = ["logme", "loo_accuracy", "loo_log_likelihood"]
+
+_FOOTNOTE = (
+    "tau_w: weighted Kendall correlation with the accuracy. regret: accuracy points "
+    "lost by choosing the top pick. Source accuracy and parameters are static: they do "
+    "not depend on the data."
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -35,8 +37,8 @@ def add_parser(commands: Any) -> None:
         "demo",
         help="rank the embedded zoo of pre-trained networks on digits",
         description="Rank the embedded zoo of small pre-trained networks on "
-        "scikit-learn's digits by LogME, and compare the ranking with the accuracies "
-        "recorded after fine-tuning.",
+        "scikit-learn's digits by LogME, state the accuracy to expect, and compare "
+        "the ranking with the accuracies recorded after fine-tuning.",
         epilog=f"example:\n{EXAMPLES}",
     )
     parser.set_defaults(run=_run)
@@ -50,23 +52,29 @@ def _run(arguments: argparse.Namespace) -> None:
     except ImportError as error:
         raise UsageError(str(error)) from error
     target = load_dataset("digits")
-    selector = ModelSelector(zoo)
+    selector = ModelSelector(zoo, scoring=_METRICS)
     fit_with_progress(selector, target.data, target.target)
     title = f"{len(zoo)} networks on {len(target.target)} digits"
     title += f": {describe_task(target.target, selector.task_)}"
-    show(ranking_table(selector, title, model="network"))
+    ranking = ranking_table(selector, title, metrics=_METRICS[:2], model="network")
+    show(ranking)
+    write("\n")
     show(_agreement_table(selector, load_zoo_cards()))
-    write(_FOOTNOTE)
+    write("\n" + paragraph(f"{legend(ranking)} {_FOOTNOTE}"))
+    if note := doubt(selector):
+        write("\n" + paragraph(f"Note: {note}"))
 
 
 def _agreement_table(selector: ModelSelector, cards: dict[str, dict]) -> Table:
-    """How well LogME and static baselines order the recorded accuracies."""
+    """How well metrics and static baselines order the recorded accuracies."""
     from sktransfer.datasets import load_zoo_ground_truth
 
     names = [str(name) for name in selector.results_["name"]]
     source = [cards[name]["validation_accuracy"] for name in names]
     rankers = {
         "LogME": selector.results_["logme"],
+        "loo_log_likelihood": selector.results_["loo_log_likelihood"],
+        "loo_accuracy": selector.results_["loo_accuracy"],
         # An untrained network has none: a static ranking puts it last.
         "source accuracy": np.array([value or 0.0 for value in source]),
         "parameters": np.array([cards[name]["n_parameters"] for name in names]),
@@ -79,7 +87,7 @@ def _agreement_table(selector: ModelSelector, cards: dict[str, dict]) -> Table:
         truth = load_zoo_ground_truth(n_train)
         by_name = dict(zip(truth["network"], truth["accuracy_mean"], strict=True))
         accuracies.append([100 * by_name[name] for name in names])
-        table.add_column(f"tau_w, n={n_train}", justify="right")
+        table.add_column(f"tau_w n={n_train}", justify="right")
         table.add_column("regret", justify="right", no_wrap=True)
     for ranker, scores in rankers.items():
         cells = [ranker, names[int(np.argmax(scores))]]

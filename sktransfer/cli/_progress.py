@@ -17,7 +17,9 @@ from sktransfer.model_selection import ModelSelector
 from sktransfer.utils._terminal import is_terminal, printable, say
 
 
-def fit_with_progress(selector: ModelSelector, X: Any, y: Any) -> None:
+def fit_with_progress(
+    selector: ModelSelector, X: Any, y: Any, *, groups: Any = None
+) -> None:
     """Fit with a progress bar, if anybody can see it."""
     progress = Progress(
         TextColumn("{task.description}", markup=False),
@@ -28,7 +30,7 @@ def fit_with_progress(selector: ModelSelector, X: Any, y: Any) -> None:
         disable=not is_terminal(sys.stderr),
     )
     with progress, _plain_warnings():
-        selector.set_callbacks(_ProgressCallback(progress)).fit(X, y)
+        selector.set_callbacks(_ProgressCallback(progress)).fit(X, y, groups=groups)
 
 
 class _ProgressCallback:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from sklearn.preprocessing import FunctionTransformer
 
 from sktransfer.cli._errors import OutputError, UsageError, as_typed
+from sktransfer.cli._notes import doubt, legend, paragraph
 from sktransfer.cli._progress import fit_with_progress
 from sktransfer.cli._tables import ranking_table, show, write_csv
 from sktransfer.metrics import get_metric, get_scorer_names
@@ -22,8 +24,8 @@ from sktransfer.utils._files import (
     open_features,
     read_labels,
 )
-from sktransfer.utils._terminal import say
-from sktransfer.utils._validation import describe_task
+from sktransfer.utils._terminal import say, write
+from sktransfer.utils._validation import describe_task, infer_task
 
 EXAMPLES = """\
   sktransfer rank --features resnet.npy vit.npy --labels y.npy
@@ -31,6 +33,8 @@ EXAMPLES = """\
   sktransfer rank --features *.npy --labels y.csv --metric logme h_score \\
       --output ranking.csv
       rank by two metrics, and write the table to a file
+  sktransfer rank --features *.npy --labels y.npy --groups patients.csv
+      leave out all samples of a patient together, and count them as one
 """
 
 
@@ -62,10 +66,17 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--metric",
         nargs="+",
-        default=["logme"],
         metavar="NAME",
-        help="metrics that read features; the first determines the ranking "
-        f"(default: logme): {', '.join(_feature_metrics())}",
+        help="metrics that read features; the first determines the ranking (default: "
+        "logme, and loo_accuracy or, for numbers, loo_r2): "
+        f"{', '.join(_feature_metrics())}",
+    )
+    parser.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help=".npy, .npz or .csv of one number or word per sample; samples of one "
+        "group, such as the photos of one patient, are left out together",
     )
     parser.add_argument(
         "--task",
@@ -91,7 +102,7 @@ def _feature_metrics() -> list[str]:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    wrong = [m for m in arguments.metric if m not in _feature_metrics()]
+    wrong = [m for m in arguments.metric or () if m not in _feature_metrics()]
     if wrong:
         raise UsageError(
             f"--metric: {wrong[0]!r} is not a metric that reads features; choose among "
@@ -101,25 +112,31 @@ def _run(arguments: argparse.Namespace) -> None:
         raise UsageError("--jobs must be 1 or more, or -1 for all cores; got 0.")
     try:
         if arguments.output is not None:
-            check_output(arguments.output, [*arguments.features, arguments.labels])
-        features, y = _read(arguments)
+            inputs = [*arguments.features, arguments.labels, arguments.groups]
+            check_output(arguments.output, [path for path in inputs if path])
+        features, y, groups = _read(arguments)
+        metrics = arguments.metric or _default_metrics(y, arguments.task)
         selector = _FileSelector(
             # All candidates get the same row numbers, and return their features.
             [
                 (name, FunctionTransformer(_Rows(array), check_inverse=False))
                 for name, array in features.items()
             ],
-            scoring=arguments.metric,
+            scoring=metrics,
             refit=False,
             task=arguments.task,
             n_jobs=arguments.jobs,
         )
-        fit_with_progress(selector, np.arange(len(y))[:, None], y)
+        fit_with_progress(selector, np.arange(len(y))[:, None], y, groups=groups)
     except (ValueError, TypeError) as error:
         raise UsageError(as_typed(error)) from error
     title = f"{len(features)} model{'s' * (len(features) > 1)} on {len(y)} samples"
+    if groups is not None:
+        title += f" in {len(np.unique(groups))} groups"
     title += f": {describe_task(y, selector.task_)}"
-    table = ranking_table(selector, title, widths=True)
+    table = ranking_table(selector, title, metrics=metrics, widths=True)
+    expected = "loo_r2" if selector.task_ == "regression" else "loo_accuracy"
+    advice = f"To rank by leave-one-out, use --metric loo_log_likelihood {expected}."
     # The file comes first, because a closed pipe may end the rest.
     try:
         if arguments.output is not None:
@@ -128,12 +145,24 @@ def _run(arguments: argparse.Namespace) -> None:
         show(table)
         raise OutputError(f"--output: {error}") from error
     show(table)
+    write("\n" + paragraph(legend(table)))
+    if note := doubt(selector):
+        write("\n" + paragraph(f"Note: {note} {advice}"))
     if arguments.output is not None:
         say(f"written: {arguments.output}")
 
 
-def _read(arguments: argparse.Namespace) -> tuple[dict[str, StoredArray], np.ndarray]:
-    """Features by the name of their model, and the labels of the same samples."""
+def _default_metrics(y: np.ndarray, task: str) -> list[str]:
+    with warnings.catch_warnings():  # the selector repeats them
+        warnings.simplefilter("ignore")
+        of_numbers = infer_task(y, task) == "regression"
+    return ["logme", "loo_r2" if of_numbers else "loo_accuracy"]
+
+
+def _read(
+    arguments: argparse.Namespace,
+) -> tuple[dict[str, StoredArray], np.ndarray, np.ndarray | None]:
+    """Features by the name of their model, and labels and groups of the samples."""
     labels = arguments.labels
 
     def note(message):
@@ -157,7 +186,17 @@ def _read(arguments: argparse.Namespace) -> tuple[dict[str, StoredArray], np.nda
             f"--task multilabel: {labels} must hold a column of 0 and 1 for each "
             "label. For a single column of classes, use --task classification."
         )
-    return features, y
+    if arguments.groups is None:
+        return features, y, None
+    groups = read_labels(arguments.groups, n_samples, note)
+    if groups.shape != (len(y),):
+        raise ValueError(
+            f"{arguments.groups} must hold one group for each of the {len(y)} samples; "
+            f"it has shape {groups.shape}."
+        )
+    if (groups == groups[0]).all():
+        raise ValueError(f"{arguments.groups} must hold at least 2 groups; it has one.")
+    return features, y, groups
 
 
 class _FileSelector(ModelSelector):

@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich import box
+from rich.box import SIMPLE_HEAD, Box
 from rich.console import Console
 from rich.table import Table
 
+from sktransfer.inspection import RankingDisplay
 from sktransfer.model_selection import ModelSelector
 from sktransfer.utils._files import replacing
 from sktransfer.utils._terminal import encodable, is_terminal, printable, write
+
+_ASCII_HEAD = Box(str(SIMPLE_HEAD).replace("─", "-"), ascii=True)
+_HEADERS = {"logme": "LogME", "loo_accuracy": "accuracy", "loo_r2": "R²"}
 
 
 def show(table: Table) -> None:
@@ -26,66 +31,100 @@ def show(table: Table) -> None:
     console = Console(
         file=page, force_terminal=on_terminal, markup=False, highlight=False
     )
-    # Eighty columns, rich's width of a pipe, are too few for three metrics.
-    width = console.width if on_terminal else 120
     # Set both, because rich gives a dumb terminal eighty columns otherwise.
-    console.size = max(width, _least_width(table)), console.height
+    console.size = max(_page_width(), _least_width(table)), console.height
     console.print(table)
     page.flush()
-    write(page.buffer.getvalue().decode(encoding))
+    lines = page.buffer.getvalue().decode(encoding).split("\n")
+    write("\n".join(line.rstrip(" ") for line in lines))
+
+
+def _page_width() -> int:
+    # Eighty columns, rich's width of a pipe, are too few for three metrics.
+    return Console().width if is_terminal(sys.stdout) else 120
 
 
 def _least_width(table: Table) -> int:
     """Columns that may not wrap, and a dozen characters for each that may."""
+    gap = 1 + table.padding[1]
     return sum(
-        1
+        gap
         + max(12 if not c.no_wrap else len(str(cell)) for cell in (c.header, *c.cells))
         for c in table.columns
     )
 
 
-def new_table(title: str) -> Table:
-    """Make an empty table."""
+def new_table(title: str, *, gap: int = 2) -> Table:
+    """Make an empty table with a gap between columns."""
     return Table(
-        title=title,
+        title=title + "\n",
         title_justify="left",
         title_style="bold",
         caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        box=SIMPLE_HEAD if encodable(str(SIMPLE_HEAD), sys.stdout) else _ASCII_HEAD,
+        padding=(0, gap - 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
     )
 
 
 def ranking_table(
-    selector: ModelSelector, title: str, *, model: str = "model", widths: bool = False
+    selector: ModelSelector,
+    title: str,
+    *,
+    metrics: Sequence[str],
+    model: str = "model",
+    widths: bool = False,
 ) -> Table:
-    """Ranking as a table, best first; with the number of features if `widths`."""
+    """Ranking by the first of the metrics as a table, best first.
+
+    With the number of features if `widths` and there is room.
+    """
     results = selector.results_
-    metrics = list(selector.scorer_.metrics)
     order = np.argsort(results["rank"], kind="stable")
     ordered = {name: column[order] for name, column in results.items()}
+    seconds = [np.nansum(results[f"{what}_time"]) for what in ("extract", "score")]
+    table = new_table(
+        f"{title}\nextracted in {seconds[0]:.1f} s, scored in {seconds[1]:.1f} s",
+        gap=1,
+    )
+    table.add_column("#", justify="right", no_wrap=True)
+    table.add_column(model, overflow="fold")
     # One line per row, whatever the names.
     names = [printable(name).replace("\n", "\\n") for name in ordered["name"]]
-    columns = [map(str, ordered["rank"]), names]
-    table = new_table(title)
-    table.add_column("rank", justify="right", no_wrap=True)
-    table.add_column(model, overflow="fold")
+    # The last row is that of features that say nothing.
+    columns = [[*map(str, ordered["rank"]), ""], [*names, "no information"]]
 
-    def add(header, cells):
-        table.add_column(header, justify="right", no_wrap=True)
-        columns.append(cells)
+    def add(header, cells, *, last=""):
+        # Aligned here, because rich would drop the spaces at the end of a cell.
+        cells = [*cells, last]
+        width = max(map(len, [header, *cells])) + 1
+        table.add_column(header.rjust(width), no_wrap=True)
+        columns.append([cell.rjust(width) for cell in cells])
 
     for metric in metrics:
-        add(*_score_column(ordered, metric))
-    if f"{metrics[0]}_std_error" in results:
-        better = selector.probability_better_[order[:-1], order[1:]]
-        add("P(> next)", ["" if np.isnan(p) else f"{p:.3f}" for p in (*better, np.nan)])
-    if widths:
-        add("features", map(str, ordered["n_features"]))
-    for what in ("extract", "score"):
-        add(f"{what} s", [f"{seconds:.2f}" for seconds in ordered[f"{what}_time"]])
-    for error, *cells in zip(ordered["error"], *columns, strict=True):
+        first = metric == metrics[0]
+        header, cells, last = _score_column(selector, ordered, metric)
+        with_error = f"{metric}_std_error" in results
+        sign = plus_minus()
+        add(header + f" {sign} std. error" * (first and with_error), cells, last=last)
+        if metric == "logme":
+            gains = [f"{gain:.3f}" for gain in ordered["logme_gain"]]
+            add("gain", np.where(np.isnan(ordered[metric]), "", gains), last="0.000")
+        if first and with_error:
+            better = selector.probability_better_by_metric_[metric]
+            better = [*better[order[:-1], order[1:]], np.nan]
+            add("P(> next)", ["" if np.isnan(p) else f"{p:.3f}" for p in better])
+            add("tied", _tied(RankingDisplay.from_selector(selector, metric).groups))
+    taken = sum(1 + max(map(len, cells)) for cells in columns)
+    if widths and taken + len(" width") <= _page_width():
+        add("width", map(str, ordered["n_features"]))
+    *rows, last = zip(*columns, strict=True)
+    for cells, error in zip(rows, ordered["error"], strict=True):
         table.add_row(*cells, style="dim" if error else None)
+    if set(metrics).intersection(selector.no_information_):
+        table.add_section()
+        table.add_row(*last)
     named = zip(ordered["name"], ordered["error"], strict=True)
     errors = [f"{name}: {error}" for name, error in named if error]
     if errors:
@@ -104,14 +143,47 @@ def write_csv(selector: ModelSelector, path: Path) -> None:
             writer.writerow([results[name][row] for name in columns])
 
 
-def _score_column(results: dict, metric: str) -> tuple[str, list[str]]:
-    """Header and cells of a metric."""
-    header = "LogME" if metric == "logme" else metric
-    cells = [f"{score:.4f}" for score in results[metric]]
-    if f"{metric}_std_error" in results:
-        sign = "±" if encodable("±", sys.stdout) else "+/-"
-        header += f" {sign} std. error"
-        errors = results[f"{metric}_std_error"]
-        cells = [f"{s} {sign} {e:.4f}" for s, e in zip(cells, errors, strict=True)]
-    failed = np.isnan(results[metric])
-    return header, np.where(failed, "failed", cells).tolist()
+def plus_minus() -> str:
+    """The sign between a value and its error that standard output can express."""
+    return "±" if encodable("±", sys.stdout) else "+/-"
+
+
+def show_score(value: float, error: float, *, per_cent: bool, digits: int = 4) -> str:
+    """A score and, unless it is NaN, its standard error."""
+    if per_cent:
+        value, error, digits = 100 * value, 100 * error, 1
+    text = f"{value:.{digits}f}"
+    return text if np.isnan(error) else f"{text} {plus_minus()} {error:.{digits}f}"
+
+
+def _score_column(
+    selector: ModelSelector, ordered: dict, metric: str
+) -> tuple[str, list[str], str]:
+    """Header and cells of a metric, and the cell of no information."""
+    display = RankingDisplay.from_selector(selector, metric)
+    unknown = np.full(len(ordered["rank"]), np.nan)
+    errors = ordered.get(f"{metric}_std_error", unknown)
+    form = {"per_cent": display.per_cent, "digits": 3 if metric == "loo_r2" else 4}
+    cells = [
+        "failed" if np.isnan(score) else show_score(score, error, **form)
+        for score, error in zip(ordered[metric], errors, strict=True)
+    ]
+    last = ""
+    if np.isfinite(display.no_information):
+        last = show_score(display.no_information, np.nan, **form)
+        # Below the values, rather than below their errors.
+        _, sign, error = max(cells, key=len).partition(f" {plus_minus()} ")
+        last += " " * len(sign + error)
+    header = _HEADERS.get(metric, metric)
+    if metric == "loo_r2" and not encodable(header, sys.stdout):
+        header = "R^2"
+    return header + " %" * display.per_cent, cells, last
+
+
+def _tied(groups: np.ndarray) -> list[str]:
+    """The first and the last rank of each row's group, if it has several rows."""
+    cells = []
+    for group in groups:
+        ranks = np.flatnonzero(groups == group) + 1
+        cells.append(f"{ranks[0]}-{ranks[-1]}" if len(ranks) > 1 else "")
+    return cells

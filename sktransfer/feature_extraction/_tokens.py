@@ -87,6 +87,12 @@ def flatten_labels(sentences: Sequence, labels: Sequence) -> np.ndarray:
     return np.array(list(chain.from_iterable(labels)))
 
 
+def group_words(sentences: Sequence, groups: np.ndarray | None = None) -> np.ndarray:
+    """The group of each word: its sentence, or the group of that."""
+    groups = np.arange(len(sentences)) if groups is None else groups
+    return np.repeat(groups, [len(words) for words in sentences])
+
+
 def split_tokens(flat: Any, sentences: Sequence) -> np.ndarray:
     """Cut an array with one row per word into an array of objects, one per sentence."""
     parts = np.empty(len(sentences), dtype=object)

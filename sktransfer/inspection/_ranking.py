@@ -8,7 +8,19 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.inspection._base import BaseDisplay
+from sktransfer.metrics import Metric
 from sktransfer.utils._optional import import_optional
+
+# P(better) from which the order of two models is clear.
+CLEAR = 0.95
+# Metrics that are read in per cent, unless they score numbers.
+_ACCURACIES = (
+    "loo_accuracy",
+    "loo_balanced_accuracy",
+    "loo_f1",
+    "linear_probe",
+    "knn",
+)
 
 
 class RankingDisplay(BaseDisplay):
@@ -21,6 +33,14 @@ class RankingDisplay(BaseDisplay):
         Unknown standard errors and scores of failed models are NaN.
     metric : str
         Name of the scores.
+    groups : array of int of shape (n_rows,), optional
+        The group of each row, from 0. Rows of one group are too close to call: the
+        first is better than each of the others with a probability below 0.95. By
+        default each row is a group.
+    no_information : float, default=np.nan
+        Score of features that say nothing about the target, if it is known.
+    per_cent : bool, default=False
+        Whether the scores are fractions that the figure shows in per cent.
 
     Examples
     --------
@@ -34,9 +54,20 @@ class RankingDisplay(BaseDisplay):
     ['one', 'two']
     """
 
-    def __init__(self, table: dict[str, Any], metric: str):
+    def __init__(
+        self,
+        table: dict[str, Any],
+        metric: str,
+        *,
+        groups: Any = None,
+        no_information: float = np.nan,
+        per_cent: bool = False,
+    ):
         self.table = table
         self.metric = metric
+        self.groups = np.arange(len(table["score"])) if groups is None else groups
+        self.no_information = no_information
+        self.per_cent = per_cent
 
     @classmethod
     def from_selector(cls, selector: Any, metric: str | None = None) -> RankingDisplay:
@@ -46,11 +77,15 @@ class RankingDisplay(BaseDisplay):
         the metrics of the selector if `metric` is not among them.
         """
         check_is_fitted(selector)
-        results, metrics = selector.results_, list(selector.scorer_.metrics)
+        results, metrics = selector.results_, selector.scorer_.metrics
         if metric is None:
-            metric = selector.refit if selector.refit in metrics else metrics[0]
+            metric = (
+                selector.refit if selector.refit in metrics else next(iter(metrics))
+            )
         if metric not in metrics:
-            raise ValueError(f"'metric' must be one of {metrics}. Got {metric!r}.")
+            raise ValueError(
+                f"'metric' must be one of {list(metrics)}. Got {metric!r}."
+            )
         rank = results.get(f"rank_{metric}", results["rank"])
         order = np.argsort(rank, kind="stable")
         unknown = np.full(len(rank), np.nan)
@@ -61,7 +96,14 @@ class RankingDisplay(BaseDisplay):
             "std_error": results.get(f"{metric}_std_error", unknown),
             "rank": rank,
         }
-        return cls({column: table[column][order] for column in table}, metric)
+        better = getattr(selector, "probability_better_by_metric_", {}).get(metric)
+        return cls(
+            {column: table[column][order] for column in table},
+            metric,
+            groups=None if better is None else _groups(better[np.ix_(order, order)]),
+            no_information=selector.no_information_.get(metric, np.nan),
+            per_cent=_is_accuracy(metrics[metric], selector.task_),
+        )
 
     def frame(self) -> Any:
         """Return a pandas.DataFrame with one row per model, or layer of a model."""
@@ -72,7 +114,9 @@ class RankingDisplay(BaseDisplay):
     def plot(self, ax: Any = None) -> RankingDisplay:
         """Plot scores with bars of one standard error, the best on top.
 
-        New axes have room for all rows. Scores that are not finite are in the labels.
+        Models that are too close to call share a grey band, and a dashed line marks
+        features that say nothing. New axes have room for all rows. Scores that are not
+        finite are in the labels.
         """
         labels = []
         names = zip(*(self.table[c] for c in ("name", "layer", "score")), strict=True)
@@ -89,9 +133,49 @@ class RankingDisplay(BaseDisplay):
         ax.errorbar(scores, places, xerr=std_error, fmt="ko", markersize=5, capsize=2)
         ax.set_yticks(places, labels, parse_math=False)
         ax.set_ylim(len(labels) - 0.5, -0.5)
+        self._plot_groups(ax)
+        if np.isfinite(self.no_information):
+            self._plot_no_information(ax)
         bars = " ± standard error" if np.isfinite(std_error).any() else ""
         ax.set_xlabel(self.metric + bars)
+        if self.per_cent:
+            ax.xaxis.set_major_formatter(lambda x, _: f"{100 * x:g} %")
         ax.set_axisbelow(True)
         ax.grid(color="0.9")
         ax.spines[["top", "right"]].set_visible(False)
         return self
+
+    def _plot_groups(self, ax: Any) -> None:
+        """Shade the groups of several rows."""
+        for group in np.unique(self.groups):
+            rows = np.flatnonzero(self.groups == group)
+            if len(rows) > 1:
+                ax.axhspan(rows[0] - 0.4, rows[-1] + 0.4, color="0.94", zorder=0)
+
+    def _plot_no_information(self, ax: Any) -> None:
+        ax.axvline(self.no_information, color="0.4", linestyle="--", linewidth=1)
+        ax.annotate(
+            "no information",
+            (self.no_information, 1),
+            (0, 2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
+            fontsize="small",
+            color="0.4",
+        )
+
+
+def _groups(better: np.ndarray) -> np.ndarray:
+    """Group of each row, best first, from P(row i better than row j)."""
+    groups, first = np.zeros(len(better), dtype=int), 0
+    for row in range(1, len(better)):
+        # Unknown probabilities make no group.
+        if not better[first, row] < CLEAR:
+            first = row
+        groups[row] = groups[row - 1] + (first == row)
+    return groups
+
+
+def _is_accuracy(metric: Metric, task: str) -> bool:
+    return metric.name in _ACCURACIES and metric.check_task(task) != "regression"

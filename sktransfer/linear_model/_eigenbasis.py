@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import lapack
 
+from sktransfer.linear_model._samples import take_rows
 from sktransfer.utils._array_api import (
     chunks,
     from_numpy,
@@ -110,13 +111,13 @@ class RowEigenbasis(Eigenbasis):
         """V as a matrix."""
         return self.combine(np.eye(len(self.singular_values)))
 
-    def left_rows(self, rows: slice) -> Any:
+    def left_rows(self, rows: slice | np.ndarray) -> Any:
         """Rows of U, with weights divided out."""
-        U = self.left.vectors[rows, :]
+        U = take_rows(self.left.vectors, rows)
         if self.root_weights is None:
             return U
         xp, _ = get_namespace(X=self.X)
-        root = self.root_weights[rows, None]
+        root = take_rows(self.root_weights, rows)[:, None]
         return U / xp.where(root > 0, root, xp.ones_like(root))
 
     def combine(self, W: Any) -> Any:

@@ -41,6 +41,7 @@ class EvidenceMaximum:
     # Whether t was stopped at 1e-8 times the smallest eigenvalue, as the evidence of a
     # spurious fit has no maximum.
     at_lower_bound: np.ndarray
+    shared: bool = False  # whether all targets have one t
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,22 @@ class _Problem:
     residual: np.ndarray  # (n_targets,)
     n: float
     credible: bool = True
+    scale: float = 1.0  # of the eigenvalues
+    norms: np.ndarray | float = 1.0  # squared, of the targets
+
+    @classmethod
+    def of(cls, spectrum: Spectrum) -> _Problem:
+        norms = spectrum.target_norms
+        scale = spectrum.eigenvalues[0] if len(spectrum.eigenvalues) else 1.0
+        return cls(
+            s=spectrum.eigenvalues / scale,
+            z2=spectrum.projections**2 / norms,
+            residual=spectrum.residual / norms,
+            n=spectrum.n_samples,
+            credible=spectrum.credible,
+            scale=scale,
+            norms=norms,
+        )
 
     def take(self, targets: np.ndarray) -> _Problem:
         return replace(self, z2=self.z2[:, targets], residual=self.residual[targets])
@@ -70,7 +87,7 @@ class _Problem:
     @property
     def lower_bound(self) -> float:
         """Lower bound of u for spurious fits."""
-        return math.log(_LOWER_BOUND * self.s[-1])
+        return math.log(_LOWER_BOUND * self.s[-1]) if len(self.s) else -math.inf
 
 
 def profile(
@@ -129,15 +146,7 @@ def maximise_evidence(
     `solver` is ``"newton"``, ``"fixed_point"`` or ``"mackay"``. It stops at a relative
     change `tol` of t (for ``"mackay"`` of alpha and beta).
     """
-    scale = spectrum.eigenvalues[0] if len(spectrum.eigenvalues) else 1.0
-    n_samples, target_norms = spectrum.n_samples, spectrum.target_norms
-    problem = _Problem(
-        s=spectrum.eigenvalues / scale,
-        z2=spectrum.projections**2 / target_norms,
-        residual=spectrum.residual / target_norms,
-        n=n_samples,
-        credible=spectrum.credible,
-    )
+    problem = _Problem.of(spectrum)
     if len(problem.s):
         u, value, n_iter, converged = _SOLVERS[solver](problem, tol, max_iter)
         at_lower_bound = problem.spurious & (u == problem.lower_bound)
@@ -146,24 +155,37 @@ def maximise_evidence(
         u, n_iter = np.full(len(value), np.inf), np.zeros(len(value), dtype=int)
         at_lower_bound = n_iter > 0
         converged = ~at_lower_bound
+    return _maximum_at(
+        problem,
+        u,
+        value,
+        n_iter=n_iter,
+        converged=converged,
+        at_lower_bound=at_lower_bound,
+    )
 
+
+def _maximum_at(
+    problem: _Problem, u: np.ndarray, value: np.ndarray, **found
+) -> EvidenceMaximum:
+    """The maximum at u = log t, of the given value, in the units of the data."""
     p = problem.s[:, None] / (problem.s[:, None] + np.exp(u))
     energy = np.sum(problem.z2 * (1 - p), axis=0) + problem.residual
+    norms, scale, n = problem.norms, problem.scale, problem.n
     with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         t = np.exp(u) * scale
-        beta = np.where(np.isneginf(u), np.inf, n_samples / (energy * target_norms))
-        weights_norm = np.sum(problem.z2 / problem.s[:, None], axis=0) * target_norms
-        noiseless = n_samples * scale / weights_norm  # limit of t * beta for t -> 0
-        alpha = np.where(np.isneginf(u), noiseless, t * beta)
+        noiseless = np.isneginf(u) & (problem.residual == 0)
+        beta = np.where(noiseless, np.inf, n / (energy * norms))
+        weights_norm = np.sum(problem.z2 / problem.s[:, None], axis=0) * norms
+        limit = n * scale / weights_norm  # of t * beta for t -> 0
+        alpha = np.where(noiseless, limit, t * beta)
     return EvidenceMaximum(
         t=t,
         alpha=alpha,
         beta=beta,
-        log_evidence=value - 0.5 * n_samples * np.log(target_norms),
+        log_evidence=value - 0.5 * n * np.log(norms),
         effective_dof=np.sum(p, axis=0),
-        n_iter=n_iter,
-        converged=converged,
-        at_lower_bound=at_lower_bound,
+        **found,
     )
 
 
@@ -232,7 +254,12 @@ def _newton(problem: _Problem, tol: float, max_iter: int) -> tuple[np.ndarray, .
         # Regula falsi gives Newton's iteration a good start.
         fall = slope[targets, cells] - slope[targets, cells + 1]
         start = low + (high - low) * slope[targets, cells] / fall
-        u, steps, done = _refine(problem.take(targets), start, low, high, tol, max_iter)
+        u, steps, done = _refine(
+            lambda active, u: profile(problem.take(targets[active]), u)[1:],
+            (start, low, high),
+            tol,
+            max_iter,
+        )
         peak = profile(problem.take(targets), u)[0]
         for i in np.argsort(peak, kind="stable"):
             k = targets[i]
@@ -260,13 +287,17 @@ def _rises_to_infinity(problem: _Problem) -> np.ndarray:
     return np.sum(problem.s) >= problem.n * (problem.s @ problem.z2)
 
 
-def _refine(problem, u, low, high, tol, max_iter):
-    """Safeguarded Newton iteration for the zero of the slope in [low, high]."""
-    u, low, high = u.copy(), low.copy(), high.copy()
+def _refine(derivatives: Callable, bracket: tuple, tol: float, max_iter: int):
+    """Safeguarded Newton iteration for zeros of slopes in a bracket.
+
+    `bracket` holds starts and both ends. `derivatives` gives slopes and curvatures at
+    the iterates of the given indices.
+    """
+    u, low, high = (part.copy() for part in bracket)
     n_iter = np.zeros(len(u), dtype=int)
     active = np.arange(len(u))
     for _ in range(max_iter):
-        _, slope, curvature = profile(problem.take(active), u[active])
+        slope, curvature = derivatives(active, u[active])
         rising = slope > 0
         low[active] = np.where(rising, u[active], low[active])
         high[active] = np.where(rising, high[active], u[active])

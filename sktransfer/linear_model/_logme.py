@@ -14,6 +14,8 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.linear_model._base import BaseLogME
+from sktransfer.linear_model._held_out import HeldOutScores, score_regression
+from sktransfer.linear_model._posterior import Posterior
 from sktransfer.linear_model._statistics import SufficientStatistics
 from sktransfer.utils._array_api import get_namespace, to_numpy
 from sktransfer.utils._validation import check_features, check_numeric_target
@@ -44,6 +46,9 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     std_error : bool, default=False
         Whether `fit` also computes `influence_` and `std_error_`, at about twice the
         cost of the rest.
+    leave_one_out : bool, default=False
+        Whether `fit` also computes the attributes that begin with ``loo_``. They cost
+        about as much as `std_error_`, and little beside it.
 
     Attributes
     ----------
@@ -71,6 +76,22 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     std_error_ : float
         Standard error of `logme_` for this number of samples, in nats. Only if
         ``std_error=True``.
+    loo_predictions_ : array of shape (n_samples,) or (n_samples, n_targets)
+        Prediction of each sample by the model fitted to all others (with `groups`, to
+        all other groups), in the unit of `y`. alpha / beta is kept. Only if
+        ``leave_one_out=True``, as all that follow.
+    loo_std_ : array of shape (n_samples,) or (n_samples, n_targets)
+        Standard deviation of `loo_predictions_` over training sets: that of the
+        posterior mean, without noise.
+    loo_r2_, loo_r2_std_error_ : float
+        R^2 of `loo_predictions_`, mean over targets, and its standard error.
+    loo_scores_ : dict of str to Score
+        "r2" and "log_likelihood" as :class:`~sktransfer.metrics.Score`, with parts.
+    loo_log_density_ : array of shape (n_samples,)
+        Log density of each sample given the others, mean over targets, in nats: without
+        groups it is `influence_`.
+    loo_log_likelihood_, loo_log_likelihood_std_error_ : float
+        Its mean over samples, and the standard error of that, in nats.
     statistics_ : SufficientStatistics
         Statistics of all samples seen.
     n_features_in_ : int
@@ -114,6 +135,18 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     log p(y_i | the other samples). The standard error holds for this number of samples:
     LogME per sample grows with n at a model-specific rate.
 
+    Leave-one-out predictions are exact, as from one fit per sample with the same
+    alpha / beta. With h the leverages of the fit and y-hat its predictions,
+
+    .. math:: \hat y_{-i} = y_i - \frac{y_i - \hat y_i}{1 - h_i}.
+
+    Of a sample of weight w the weight min(w, 1) is left out, one copy at most. The
+    standard errors of these scores treat groups, if given, as what is independent. They
+    are about what the model reaches on other samples, so they count that all parts of a
+    score vary with the one training set: to the squared error of the mean of the parts
+    adds the mean of their variances over training sets (from `loo_std_`) / n. Without
+    it a score of few samples would be too sure.
+
     The cost is one product F^T F (or F F^T for n < D) and one symmetric
     eigendecomposition, regardless of the number of targets.
 
@@ -134,6 +167,12 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
     >>> print(f"{model.logme_:.4f} +- {model.std_error_:.4f}")
     -1.0990 +- 0.0308
     >>> mean, std = model.predict(X[:3], return_std=True)
+
+    The R^2 to expect of unseen samples, from one fit:
+
+    >>> model = LogME(fit_intercept=True, leave_one_out=True).fit(X, y)
+    >>> print(f"{model.loo_r2_:.3f} +- {model.loo_r2_std_error_:.3f}")
+    0.494 +- 0.033
     """
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -165,6 +204,8 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         X: Any = None,
         y: Any = None,
         sample_weight: Any = None,
+        *,
+        groups: Any = None,
     ) -> LogME:
         """Fit to the statistics of samples.
 
@@ -179,11 +220,14 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         X : array-like of shape (n_samples, n_features), optional
             All samples of the statistics. They serve to recognise targets that the
             features fit exactly, to repeat products in float64 where float32 loses
-            digits (`statistics_` is then a new object), and to compute `std_error_`.
+            digits (`statistics_` is then a new object), and to compute `std_error_`
+            and leave-one-out scores.
         y : array-like of shape (n_samples,) or (n_samples, n_targets), optional
             Targets of `X`. Without them a single target counts as one-dimensional.
         sample_weight : array-like of shape (n_samples,), optional
             Weights of `X`.
+        groups : array-like of shape (n_samples,), optional
+            Samples that are left out together; see `fit`.
 
         Returns
         -------
@@ -204,7 +248,7 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         flat = n_targets == 1 and (y is None or np.ndim(to_numpy(y)) == 1)
         self._target_shape = () if flat else (n_targets,)
         samples = self._check_samples(statistics, X, y, sample_weight)
-        return self._set_statistics(statistics, samples)
+        return self._set_statistics(statistics, samples, groups)
 
     def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
         y = check_numeric_target(y, X)
@@ -222,6 +266,22 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         if self._target_shape:
             return values
         return values[0] if values.ndim == 1 else values[0, :]
+
+    def _squeeze_columns(self, values: Any) -> Any:
+        return values if self._target_shape else values[:, 0]
+
+    def _score_left_out(self, head: Posterior, *arrays: Any) -> HeldOutScores:
+        return score_regression(*arrays)
+
+    @property
+    def loo_r2_(self) -> float:
+        """R^2 of `loo_predictions_`, mean over targets."""
+        return self._loo_value("r2")[0]
+
+    @property
+    def loo_r2_std_error_(self) -> float:
+        """Standard error of `loo_r2_`."""
+        return self._loo_value("r2")[1]
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Predict with the posterior mean of the weights.
@@ -242,11 +302,10 @@ class LogME(BaseLogME, MultiOutputMixin, RegressorMixin, BaseEstimator):
         check_is_fitted(self)
         X = check_features(X, estimator=self, reset=False)
         xp, _ = get_namespace(X=X)
-        columns = slice(None) if self._target_shape else 0
-        mean = self._solve().mean(X)[:, columns]
+        mean = self._squeeze_columns(self._solve().mean(X))
         if not return_std:
             return mean
-        return mean, xp.sqrt(self._solve().variance(X))[:, columns]
+        return mean, self._squeeze_columns(xp.sqrt(self._solve().variance(X)))
 
     def log_predictive_density(self, X: Any, y: Any) -> Any:
         """Log density of held-out targets, log p(y | x, training data).

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import log_softmax, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin, _fit_context
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.linear_model._base import BaseLogME
+from sktransfer.linear_model._held_out import score_classes
+from sktransfer.linear_model._posterior import Posterior
+from sktransfer.linear_model._shared_evidence import maximise_shared_evidence
 from sktransfer.linear_model._statistics import SufficientStatistics
-from sktransfer.utils._array_api import beside, get_namespace, to_numpy
+from sktransfer.utils._array_api import beside, to_numpy
 from sktransfer.utils._validation import (
     check_features,
     check_labels,
@@ -25,8 +30,14 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    fit_intercept, solver, tol, max_iter, std_error
+    fit_intercept, solver, tol, max_iter, std_error, leave_one_out
         See :class:`LogME`.
+    prior : {"per_target", "shared"}, default="per_target"
+        Whether each class has its own ratio alpha / beta in the posterior means, as in
+        the papers, or all have the one that maximises the sum of their evidences. One
+        prior each starves classes of few samples, so prefer ``"shared"`` for a model
+        that is to predict. `logme_`, `log_evidence_` and `std_error_` are the papers'
+        in both cases.
 
     Attributes
     ----------
@@ -34,8 +45,10 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         Sorted labels; the targets of the other attributes.
     logme_ : float
         Log maximum evidence per sample, mean over classes, in nats.
-    log_evidence_, alpha_, beta_, effective_dof_ : array of shape (n_classes,)
+    log_evidence_ : array of shape (n_classes,)
         As in :class:`LogME`.
+    alpha_, beta_, effective_dof_ : array of shape (n_classes,)
+        As in :class:`LogME`, of the `prior` of the posterior means.
     coef_ : array of shape (n_classes, n_features)
         Posterior means, one row per class (also for two classes): virtual anchors of
         the classes in feature space.
@@ -45,6 +58,29 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
     influence_ : array of shape (n_samples,)
         Only if ``std_error=True``, as `std_error_`.
     std_error_ : float
+    temperature_ : float
+        What predictive means are divided by before the soft-max, in their unit. With
+        ``leave_one_out=True`` it maximises `loo_log_likelihood_`, so that probabilities
+        are calibrated. Otherwise a rule of thumb stands in for it, which costs nothing
+        and does not see the samples; see the notes.
+    loo_predictions_ : array of shape (n_samples, n_classes)
+        Predictive means of each sample by the model fitted to all others (with
+        `groups`, to all other groups), under the shared prior whatever `prior` is.
+        Only if ``leave_one_out=True``, as all that follow.
+    loo_std_ : array of shape (n_samples, n_classes)
+        Standard deviation of `loo_predictions_` over training sets.
+    loo_scores_ : dict of str to Score
+        "accuracy" and "log_likelihood" as :class:`~sktransfer.metrics.Score`, with
+        parts.
+    loo_accuracy_, loo_accuracy_std_error_ : float
+        Accuracy of the arg max of `loo_predictions_`, the fraction to expect of unseen
+        samples, and its standard error; see the notes of :class:`LogME`. Ties count in
+        part. The only sample of a class is predicted by a model that does not know the
+        class.
+    loo_log_density_ : array of shape (n_samples,)
+        Log probability of the label of each sample given the others, in nats.
+    loo_log_likelihood_, loo_log_likelihood_std_error_ : float
+        Its mean over samples, and the standard error of that, in nats.
     statistics_ : SufficientStatistics
     n_features_in_ : int
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -56,10 +92,16 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    The predicted class has the largest log ratio of the predictive densities at y_k = 1
-    and y_k = 0,
-    :math:`\log N(1 | \mu_k, \sigma_k^2) - \log N(0 | \mu_k, \sigma_k^2)
-    = (2 \mu_k - 1) / 2 \sigma_k^2`, and `predict_proba` is their soft-max.
+    The predicted class has the largest posterior predictive mean :math:`\mu_k`, and
+    `predict_proba` is the soft-max of :math:`\mu_k / T`, with T = `temperature_`. The
+    leave-one-out temperature is the one T > 0 at which the labels are likeliest. If all
+    samples are predicted right, that would be zero; then T is where the mean
+    log-likelihood is 1 / (n + 1) below its limit, as by the rule of succession.
+
+    Without leave-one-out predictions T is the mean squared error to expect of one-hot
+    targets (by generalised cross-validation), as if errors were Gaussian, but at least
+    1 / log((K - 1)(n + 1)) for K classes: then a prediction of exactly one claims an
+    error once in n + 2 samples, not less.
 
     References
     ----------
@@ -76,8 +118,38 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
     >>> round(model.logme_, 4)
     -0.5377
     >>> print(f"{(model.predict(scale(X)) == y).mean():.2f}")
-    1.00
+    0.98
+    >>> model = LogMEClassifier(prior="shared", fit_intercept=True, leave_one_out=True)
+    >>> model = model.fit(scale(X), y)
+    >>> print(f"{model.loo_accuracy_:.3f} +- {model.loo_accuracy_std_error_:.3f}")
+    0.989 +- 0.012
     """
+
+    _parameter_constraints: ClassVar[dict] = {
+        **BaseLogME._parameter_constraints,
+        "prior": [StrOptions({"per_target", "shared"})],
+    }
+
+    def __init__(
+        self,
+        *,
+        fit_intercept: bool = False,
+        solver: str = "newton",
+        tol: float = 1e-6,
+        max_iter: int = 100,
+        std_error: bool = False,
+        leave_one_out: bool = False,
+        prior: str = "per_target",
+    ):
+        super().__init__(
+            fit_intercept=fit_intercept,
+            solver=solver,
+            tol=tol,
+            max_iter=max_iter,
+            std_error=std_error,
+            leave_one_out=leave_one_out,
+        )
+        self.prior = prior
 
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(
@@ -131,6 +203,7 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         sample_weight: Any = None,
         *,
         classes: Any = None,
+        groups: Any = None,
     ) -> LogMEClassifier:
         """Fit to the statistics of samples.
 
@@ -151,6 +224,8 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         classes : array-like of shape (n_classes,), optional
             Label of each class code, in increasing order. By default labels are the
             codes.
+        groups : array-like of shape (n_samples,), optional
+            Samples that are left out together; see `fit`.
 
         Returns
         -------
@@ -191,10 +266,10 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
             )
         self.classes_ = labels
         samples = self._check_samples(statistics, X, y, sample_weight)
-        return self._set_statistics(statistics, samples)
+        return self._set_statistics(statistics, samples, groups)
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict the class with the largest log density ratio.
+        """Predict the class with the largest posterior predictive mean.
 
         Parameters
         ----------
@@ -204,11 +279,11 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         -------
         ndarray of shape (n_samples,)
         """
-        scores = to_numpy(self._log_ratios(X))
-        return self.classes_[np.argmax(scores, axis=1)]
+        means = to_numpy(self._means(X))
+        return self.classes_[np.argmax(means, axis=1)]
 
     def decision_function(self, X: Any) -> Any:
-        """Log density ratio of y_k = 1 against y_k = 0.
+        """Predictive means divided by `temperature_`: log probabilities to a constant.
 
         Parameters
         ----------
@@ -217,13 +292,13 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         Returns
         -------
         array of shape (n_samples, n_classes) or (n_samples,)
-            For two classes that of the second minus that of the first.
+            For two classes that of the second minus that of the first, the log odds.
         """
-        scores = self._log_ratios(X)
+        scores = self._means(X) / self.temperature_
         return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
 
     def predict_proba(self, X: Any) -> Any:
-        """Class probabilities, the soft-max of the log density ratios.
+        """Class probabilities, the soft-max of predictive means / `temperature_`.
 
         Parameters
         ----------
@@ -233,10 +308,11 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         -------
         array of shape (n_samples, n_classes)
         """
-        return beside(softmax(to_numpy(self._log_ratios(X)), axis=1), X)
+        means = to_numpy(self._means(X))
+        return beside(softmax(means / self.temperature_, axis=1), X)
 
     def log_predictive_density(self, X: Any, y: Any) -> Any:
-        """Log probability of held-out labels, log p(y | x, training data).
+        """Log probability of held-out labels, as in `predict_proba`.
 
         Parameters
         ----------
@@ -248,19 +324,66 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
         array of shape (n_samples,)
             In nats.
         """
-        log_proba = log_softmax(to_numpy(self._log_ratios(X)), axis=1)
+        log_proba = log_softmax(to_numpy(self._means(X)) / self.temperature_, axis=1)
         codes = to_numpy(self._encode(check_features(X), y))
         return beside(log_proba[np.arange(len(codes)), codes], X)
 
-    def _log_ratios(self, X: Any) -> Any:
+    def _means(self, X: Any) -> Any:
         check_is_fitted(self)
         X = check_features(X, estimator=self, reset=False)
-        xp, _ = get_namespace(X=X)
-        variance = self._solve().variance(X)
-        # One-hot targets have unit scale; this limits a model without noise.
-        floor = xp.full_like(variance, 1e-12)
-        variance = xp.where(variance > floor, variance, floor)
-        return (self._solve().mean(X) - 0.5) / variance
+        return self._head(self._solve()).mean(X)
+
+    def _head(self, posterior: Posterior) -> Posterior:
+        if self.prior == "per_target":
+            return posterior
+        if self._shared is None:
+            maximum = maximise_shared_evidence(posterior.spectrum, tol=self.tol)
+            self._shared = Posterior(posterior.spectrum, maximum)
+        return self._shared
+
+    def _left_out_posterior(self) -> Posterior:
+        if self.prior == "shared":
+            return self._head(self._posterior)
+        spectrum = self._posterior.spectrum
+        return Posterior(spectrum, maximise_shared_evidence(spectrum, tol=self.tol))
+
+    def _score_left_out(self, head, codes, left_out, density, *weights_and_groups):
+        start = _temperature_to_expect(head)
+        return score_classes(codes, left_out, *weights_and_groups, start)
+
+    def compact(self, *, keep_std: bool = False) -> None:
+        """Drop the statistics, and all else that predictions do not need.
+
+        Parameters
+        ----------
+        keep_std : bool, default=False
+            Whether to keep `influence_`, `loo_predictions_` and `loo_log_density_`.
+            Predictions of classes need no eigenvectors.
+        """
+        head, kept = self._head(self._solve()), (self._influence, self._left_out)
+        own = head is not self._posterior
+        self._shared = head.compact(keep_std=False) if own else None
+        super().compact()
+        if keep_std:
+            self._influence, self._left_out = kept
+
+    @property
+    def temperature_(self) -> float:
+        """What predictive means are divided by before the soft-max."""
+        check_is_fitted(self)
+        if self._left_out is not None:
+            return self._left_out.temperature
+        return _temperature_to_expect(self._head(self._solve()))
+
+    @property
+    def loo_accuracy_(self) -> float:
+        """Accuracy of `loo_predictions_`, a fraction."""
+        return self._loo_value("accuracy")[0]
+
+    @property
+    def loo_accuracy_std_error_(self) -> float:
+        """Standard error of `loo_accuracy_`."""
+        return self._loo_value("accuracy")[1]
 
     def _check_targets(self, X: Any, y: Any, *, restart: bool) -> Any:
         if not restart:
@@ -280,3 +403,12 @@ class LogMEClassifier(BaseLogME, ClassifierMixin, BaseEstimator):
 
     def _squeeze(self, values: Any) -> Any:
         return values
+
+
+def _temperature_to_expect(posterior: Posterior) -> float:
+    """Temperature without leave-one-out predictions; see `temperature_`."""
+    spectrum = posterior.spectrum
+    n = spectrum.n_samples + (spectrum.feature_mean is not None)
+    n_classes = len(spectrum.target_norms)
+    rarest = 1 / math.log(max(n_classes - 1, 1) * (n + 1))
+    return max(float(np.mean(posterior.expected_error())), rarest)

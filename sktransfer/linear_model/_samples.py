@@ -9,7 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from sktransfer.utils._array_api import chunks, get_namespace, to_numpy
+from sktransfer.utils._array_api import (
+    chunks,
+    device,
+    from_numpy,
+    get_namespace,
+    to_numpy,
+)
+
+
+def take_rows(A: Any, rows: slice | np.ndarray) -> Any:
+    """Rows of an array of any namespace, by slice or by their places."""
+    if isinstance(rows, slice):
+        return A[rows, ...]
+    xp, _ = get_namespace(A=A)
+    return xp.take(A, from_numpy(rows, xp, device(A)), axis=0)
 
 
 @dataclass(frozen=True)
@@ -42,10 +56,13 @@ class Samples:
     def __len__(self) -> int:
         return self.X.shape[0]
 
-    def __getitem__(self, rows: slice) -> Samples:
-        weights = None if self.weights is None else self.weights[rows]
-        targets = self.targets[rows, ...]
-        return replace(self, X=self.X[rows, :], targets=targets, weights=weights)
+    def __getitem__(self, rows: slice | np.ndarray) -> Samples:
+        return replace(
+            self,
+            X=take_rows(self.X, rows),
+            targets=take_rows(self.targets, rows),
+            weights=None if self.weights is None else take_rows(self.weights, rows),
+        )
 
     def blocks(self, size: int) -> Iterator[Samples]:
         """Consecutive samples, `size` at a time."""

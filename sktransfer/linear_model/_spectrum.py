@@ -8,7 +8,7 @@ whose Gram matrix has a known error.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from scipy.linalg import lapack, lstsq, solve_triangular, svd
 
 from sktransfer.linear_model._eigenbasis import Eigenbasis, RowEigenbasis, blocks, eigh
 from sktransfer.linear_model._moments import Moments
-from sktransfer.linear_model._samples import Samples
+from sktransfer.linear_model._samples import Samples, take_rows
 from sktransfer.utils._array_api import (
     beside,
     chunks,
@@ -33,9 +33,11 @@ _RESOLVED = 1e-4
 _LEAST = 1e-12
 # Rounding of the arithmetic that made the features, in eps.
 ROUNDING = 1e3
+# Eigenvalue whose inverse square root float32 still holds.
+_SMALLEST_SINGLE = 1e-70
 # Samples handled at once where there is one number per target or direction.
 _ROWS = 1024
-_LEFT_ROWS = 4096
+LEFT_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -88,25 +90,48 @@ class Spectrum:
         """Whether the features can reproduce any target on these rows."""
         return len(self.eigenvalues) >= self.n_rows
 
-    def left_blocks(self, X: Any) -> Iterator[tuple[slice, Any]]:
+    def left_blocks(
+        self, X: Any, parts: Iterable[slice | np.ndarray] | None = None
+    ) -> Iterator[tuple[slice | np.ndarray, Any]]:
         """Yield (rows, U): the left singular vectors, block by block.
 
-        `X` holds the samples of the spectrum in their order; U ignores their weights.
+        `X` holds the samples of the spectrum in their order; U ignores their weights,
+        and of few rows it is zero where the weight is. `parts` are slices or places
+        of rows; by default they cover all.
         """
         xp, _ = get_namespace(X=X)
         basis = self.eigenbasis
+        parts = chunks(X.shape[0], LEFT_ROWS) if parts is None else parts
         if isinstance(basis, RowEigenbasis):
-            for rows in chunks(X.shape[0], _LEFT_ROWS):
+            for rows in parts:
                 yield rows, basis.left_rows(rows)
             return
-        dtype = xp.float64 if self.eps == _EPS else X.dtype
-        scale = beside(1 / np.sqrt(self.eigenvalues), basis.vectors)
-        scaled = xp.astype(basis.vectors * scale, dtype, copy=False)
-        for rows in chunks(X.shape[0], _LEFT_ROWS):
-            part = xp.astype(X[rows, :], dtype, copy=False)
-            if self.feature_mean is not None:
-                part = part - xp.astype(self.feature_mean, dtype)
-            yield rows, part @ scaled
+        mean, rest, dtype = self.mean_for(X)
+        scaled = basis.vectors * beside(1 / np.sqrt(self.eigenvalues), basis.vectors)
+        right = xp.astype(scaled, dtype, copy=False)
+        for rows in parts:
+            part = xp.astype(take_rows(X, rows), dtype, copy=False)
+            if mean is not None:
+                part = part - mean
+            U = part @ right
+            if rest is not None:
+                U -= xp.astype(rest @ scaled, dtype)
+            yield rows, U
+
+    def mean_for(self, X: Any) -> tuple[Any, Any, Any]:
+        """What is subtracted from X first, what after a product, and their dtype.
+
+        The mean in float32 may be far from the mean, in units of the least direction.
+        """
+        xp, _ = get_namespace(X=X)
+        # Features that are denormal in float32 have singular vectors beyond its range.
+        small = self.eigenvalues.min(initial=np.inf) < _SMALLEST_SINGLE
+        dtype = xp.float64 if self.eps == _EPS or small else X.dtype
+        if self.feature_mean is None:
+            return None, None, dtype
+        mean = xp.astype(self.feature_mean, dtype)
+        rest = self.feature_mean - xp.astype(mean, xp.float64)
+        return mean, (rest if dtype != xp.float64 else None), dtype
 
 
 def spectrum_of_moments(
@@ -121,7 +146,8 @@ def spectrum_of_moments(
     zero = (diagonal <= 8 * eps * length2) | _is_tiny(diagonal)
     length2[zero] = 0.0
     values, basis = eigh(about.gram)
-    rank = int(np.sum(~zero))
+    # Few rows may have positive weight; further directions are rounding.
+    rank = min(int(np.sum(~zero)), n_rows - centred)
     d = len(diagonal)
     floor = 8 * math.sqrt(d) * eps + 4 * d * _EPS
     resolved = _is_resolved(values, rank)

@@ -268,6 +268,13 @@ class SufficientStatistics:
             return self._moments.raw().gram
         return moments_of(Samples.joined(self._rows), double=True).raw().gram
 
+    def gram_of(self, spectrum: Spectrum) -> Any:
+        """Gram matrix about the origin of a spectrum, or None if rows are kept."""
+        if self._rows:
+            return None
+        centred = spectrum.feature_mean is not None
+        return (self._moments.centred() if centred else self._moments.raw()).gram
+
     @property
     def cross(self) -> Any:
         """B = F^T Y, float64, of shape (n_features, n_targets)."""

@@ -6,6 +6,15 @@ from sktransfer.metrics._h_score import h_score, regularized_h_score
 from sktransfer.metrics._knn import knn_score
 from sktransfer.metrics._laplace_evidence import laplace_evidence_score
 from sktransfer.metrics._lda import lda_score
+from sktransfer.metrics._leave_one_out import (
+    loo_accuracy_score,
+    loo_log_likelihood_score,
+    loo_r2_score,
+)
+from sktransfer.metrics._leave_one_out_rare import (
+    loo_balanced_accuracy_score,
+    loo_f1_score,
+)
 from sktransfer.metrics._leep import leep_score
 from sktransfer.metrics._lfc import lfc_score
 from sktransfer.metrics._linear_probe import linear_probe_score
@@ -15,13 +24,13 @@ from sktransfer.metrics._nce import nce_score
 from sktransfer.metrics._nleep import nleep_score
 from sktransfer.metrics._parc import parc_score
 from sktransfer.metrics._registry import get_metric, get_scorer_names
-from sktransfer.metrics._score import Score
 from sktransfer.metrics._scorer import (
     TransferabilityScorer,
     get_scorer,
     make_transferability_scorer,
 )
 from sktransfer.metrics._transrate import coding_rate, layer_factor, transrate_score
+from sktransfer.utils._score import Score, probability_better
 
 __all__ = [
     "LabelledData",
@@ -42,10 +51,16 @@ __all__ = [
     "lfc_score",
     "linear_probe_score",
     "logme_score",
+    "loo_accuracy_score",
+    "loo_balanced_accuracy_score",
+    "loo_f1_score",
+    "loo_log_likelihood_score",
+    "loo_r2_score",
     "make_transferability_scorer",
     "nce_score",
     "nleep_score",
     "parc_score",
+    "probability_better",
     "regularized_h_score",
     "transrate_score",
 ]

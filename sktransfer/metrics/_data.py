@@ -55,6 +55,9 @@ class LabelledData:
         Samples of one group belong together, such as the words of a sentence.
     sample_weight : array-like of shape (n_samples,), optional
         An integer weight counts as that many copies of the sample.
+    fit_intercept : bool, optional
+        Whether LogME and the head have an intercept. By default the head has one and
+        LogME, as in the papers, has none.
     with_parts : bool, default=False
         Whether the parts of scores are wanted where they cost extra.
 
@@ -84,11 +87,13 @@ class LabelledData:
         task: str = "auto",
         groups: Any = None,
         sample_weight: Any = None,
+        fit_intercept: bool | None = None,
         with_parts: bool = False,
     ):
         self._features = features
         self._source_proba = source_proba
         self.task = infer_task(y, task)
+        self.fit_intercept = fit_intercept
         self.with_parts = with_parts
         self._first = self.unchecked_proba if features is None else self.features
         self.xp, self.device = get_namespace(X=self._first)
@@ -109,6 +114,7 @@ class LabelledData:
             "task": self.task,
             "groups": self.groups,
             "sample_weight": self.sample_weight,
+            "fit_intercept": self.fit_intercept,
             "with_parts": self.with_parts,
         }
         return LabelledData(**{**given, **changes})
@@ -207,6 +213,11 @@ class LabelledData:
         """Features on the host, in another unit if their squares leave the range."""
         return in_range(to_numpy(self.features))[0]
 
+    @cached_property
+    def host_weights(self) -> np.ndarray | None:
+        """Weights of the samples on the host, if they have any."""
+        return None if self.sample_weight is None else to_numpy(self.sample_weight)
+
     @property
     def host_target(self) -> np.ndarray:
         """The target on the host."""
@@ -293,6 +304,7 @@ class LabelledData:
             self.features,
             self.y if of_classes else self.target,
             self.sample_weight,
+            groups=self.groups if model.leave_one_out else None,
             **({"classes": self.classes} if of_classes else {}),
         )
         self.statistics = model.statistics_
@@ -301,8 +313,52 @@ class LabelledData:
 
     @cached_property
     def logme(self) -> LogME | LogMEClassifier:
-        """LogME without intercept: the metric, and the head of a selected extractor."""
-        return self.fit_logme()
+        """The model whose evidence is LogME."""
+        if self.fit_intercept is None:
+            return self.fit_logme()
+        return self.head
+
+    @cached_property
+    def head(self) -> LogME | LogMEClassifier:
+        """The linear head that predicts, with what it says of left-out samples.
+
+        Without that if there is one group, which cannot be left out.
+        """
+        return self.fit_head(
+            self.head_has_intercept, leave_one_out=not self.has_one_group
+        )
+
+    @cached_property
+    def has_one_group(self) -> bool:
+        """Whether all samples are in one group."""
+        return self.groups is not None and len(np.unique(self.groups)) == 1
+
+    @property
+    def head_has_intercept(self) -> bool:
+        """Whether the head has an intercept."""
+        return self.fit_intercept is not False
+
+    def fit_head(
+        self, fit_intercept: bool, *, leave_one_out: bool = True
+    ) -> LogME | LogMEClassifier:
+        """Fit the head, with one prior for all classes, and leave out each sample.
+
+        Parameters
+        ----------
+        fit_intercept : bool
+        leave_one_out : bool, default=True
+
+        Returns
+        -------
+        LogME or LogMEClassifier
+        """
+        params = {"fit_intercept": fit_intercept, "leave_one_out": leave_one_out}
+        if self.task == "classification":
+            params["prior"] = "shared"
+        # The standard error of a LogME is wanted with the LogME alone.
+        if fit_intercept is not self.fit_intercept:
+            params["std_error"] = False
+        return self.fit_logme(**params)
 
     @cached_property
     def mean(self) -> Any:

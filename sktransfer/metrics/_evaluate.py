@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
 from sktransfer.metrics._registry import METRICS
-from sktransfer.metrics._score import Score
+from sktransfer.utils._score import Score
 
 
 def evaluate(

@@ -11,13 +11,13 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import (
     chunks,
     class_sums,
     from_numpy,
     to_numpy,
 )
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import check_option
 
 _N_COMPONENTS = 64

@@ -8,7 +8,7 @@ import numpy as np
 
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
+from sktransfer.utils._score import Score
 
 
 def h_score(X: Any, y: Any) -> float:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from sklearn.neighbors import NearestNeighbors
 
+from sktransfer.linear_model import r2_parts
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score, r2_parts
 from sktransfer.utils._array_api import unit_rows
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import TASKS, check_option
 
 

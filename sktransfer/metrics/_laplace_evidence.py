@@ -13,8 +13,8 @@ from sktransfer.linear_model import SufficientStatistics
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._logme import LOGME
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import chunks
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import TASKS, check_option
 
 # The Hessian is formed in full up to this number of weights.

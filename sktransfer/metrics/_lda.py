@@ -12,7 +12,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
+from sktransfer.utils._score import Score
 
 
 def lda_score(X: Any, y: Any) -> float:

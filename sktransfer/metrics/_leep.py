@@ -8,13 +8,13 @@ import numpy as np
 
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import (
     cached_rows,
     class_sums,
     get_namespace,
     to_numpy,
 )
+from sktransfer.utils._score import Score
 
 
 def leep_score(source_proba: Any, y: Any) -> float:

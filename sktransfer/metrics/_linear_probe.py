@@ -12,9 +12,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 
+from sktransfer.linear_model import r2_parts
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score, r2_parts
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import TASKS
 
 # Penalties of the ridge head on features of mean variance 1; each target picks its own.

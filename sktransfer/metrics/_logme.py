@@ -6,8 +6,8 @@ from typing import Any
 
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import to_numpy
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import TASKS
 
 
@@ -62,10 +62,12 @@ def logme_score(
     return LOGME(X, y, task, fit_intercept=fit_intercept)
 
 
-def _compute(data: LabelledData, *, fit_intercept: bool = False) -> Score:
-    model = data.fit_logme(fit_intercept=True) if fit_intercept else data.logme
+def _compute(data: LabelledData, *, fit_intercept: bool | None = None) -> Score:
+    model = data.logme
+    if fit_intercept not in (None, model.fit_intercept):
+        model = data.fit_logme(fit_intercept=fit_intercept)
     parts = to_numpy(model.influence_) if data.with_parts else None
-    return Score(model.logme_, parts)
+    return Score(model.logme_, parts, no_information=model.no_information_)
 
 
 LOGME = Metric(

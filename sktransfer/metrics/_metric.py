@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from sktransfer.metrics._data import LabelledData
-from sktransfer.metrics._score import Score
-from sktransfer.utils._array_api import get_namespace, to_numpy
+from sktransfer.utils._array_api import get_namespace
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import TASKS, check_task_name, infer_task
 
 
@@ -140,13 +140,20 @@ class Metric:
                 f"{self.name} gave parts of shape {np.shape(score.parts)}; there must "
                 f"be one for each of {data.n_samples} samples."
             )
-        weights = data.sample_weight
         return score._replace(
-            resolution=data.resolution,
-            weights=None if weights is None else to_numpy(weights),
+            resolution=data.resolution, weights=data.host_weights, groups=data.groups
         )
 
-    def __call__(self, X: Any, y: Any, task: str = "auto", **options: Any) -> float:
+    def __call__(
+        self,
+        X: Any,
+        y: Any,
+        task: str = "auto",
+        *,
+        groups: Any = None,
+        sample_weight: Any = None,
+        **options: Any,
+    ) -> float:
         """Score arrays of one library: the body of every public score function.
 
         Parameters
@@ -155,6 +162,7 @@ class Metric:
             What the metric reads.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         task : {"auto", "classification", "regression", "multilabel"}, default="auto"
+        groups, sample_weight : array-like of shape (n_samples,), optional
         **options : dict
             Those of `function`.
 
@@ -163,11 +171,13 @@ class Metric:
         float
         """
         get_namespace(X=X, y=y)
-        # A metric of classes alone says what whole numbers are.
-        expected = self.tasks[0] if len(self.tasks) == 1 else None
+        # A metric of classes alone, or of numbers alone, says what whole numbers are.
+        kinds = {"classification", "regression"}.intersection(self.tasks)
+        expected = kinds.pop() if len(kinds) == 1 else None
         task = self.check_task(infer_task(y, task, expected=expected))
+        given = {"task": task, "groups": groups, "sample_weight": sample_weight}
         if self.reads == "features":
-            data = LabelledData(X, y, task=task)
+            data = LabelledData(X, y, **given)
         else:
-            data = LabelledData(None, y, source_proba=X, task=task)
+            data = LabelledData(None, y, source_proba=X, **given)
         return float(self.score(data, **options).value)

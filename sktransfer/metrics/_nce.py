@@ -8,8 +8,8 @@ import numpy as np
 
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import cached_rows, get_namespace, to_numpy
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import check_labels, encode_labels
 
 

@@ -11,7 +11,7 @@ from sklearn.mixture import GaussianMixture
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._leep import LEEP
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
+from sktransfer.utils._score import Score
 
 
 def nleep_score(

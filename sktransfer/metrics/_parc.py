@@ -12,7 +12,7 @@ from sklearn.utils import resample
 
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import TASKS
 
 # Values that differ by rounding errors only are ties.

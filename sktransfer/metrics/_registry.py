@@ -9,6 +9,12 @@ from sktransfer.metrics._h_score import H_SCORE, REGULARIZED_H_SCORE
 from sktransfer.metrics._knn import KNN
 from sktransfer.metrics._laplace_evidence import LAPLACE_EVIDENCE
 from sktransfer.metrics._lda import LDA
+from sktransfer.metrics._leave_one_out import (
+    LOO_ACCURACY,
+    LOO_LOG_LIKELIHOOD,
+    LOO_R2,
+)
+from sktransfer.metrics._leave_one_out_rare import LOO_BALANCED_ACCURACY, LOO_F1
 from sktransfer.metrics._leep import LEEP
 from sktransfer.metrics._lfc import LFC
 from sktransfer.metrics._linear_probe import LINEAR_PROBE
@@ -24,6 +30,11 @@ METRICS = {
     metric.name: metric
     for metric in (
         LOGME,
+        LOO_LOG_LIKELIHOOD,
+        LOO_ACCURACY,
+        LOO_BALANCED_ACCURACY,
+        LOO_F1,
+        LOO_R2,
         H_SCORE,
         REGULARIZED_H_SCORE,
         TRANSRATE,

@@ -15,12 +15,12 @@ from sktransfer.feature_extraction._extract import (
     gives_tokens,
     without_predictor,
 )
-from sktransfer.feature_extraction._tokens import flatten_labels
+from sktransfer.feature_extraction._tokens import flatten_labels, group_words
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._evaluate import check_task, evaluate
 from sktransfer.metrics._metric import Metric
 from sktransfer.metrics._registry import METRICS, get_metric
-from sktransfer.metrics._score import Score
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import (
     TASKS,
     check_option,
@@ -66,12 +66,15 @@ class TransferabilityScorer:
         float or dict of str to float
         """
         extractor = without_predictor(estimator)
+        groups = None
         if gives_tokens(extractor):
-            y = flatten_labels(X, y)
+            y, groups = flatten_labels(X, y), group_words(X)
         task = self.check_task(y, estimator=estimator)
         extraction = extract(extractor, X, source_proba=self.reads("source_proba"))
         proba = extraction.source_proba
-        data = LabelledData(extraction.joined, y, source_proba=proba, task=task)
+        data = LabelledData(
+            extraction.joined, y, source_proba=proba, task=task, groups=groups
+        )
         scores = evaluate(self.metrics, data)
         values = {name: float(score.value) for name, score in scores.items()}
         return next(iter(values.values())) if self.single else values

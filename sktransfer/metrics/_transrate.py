@@ -9,8 +9,8 @@ from scipy.stats import rankdata
 
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._metric import Metric
-from sktransfer.metrics._score import Score
 from sktransfer.utils._array_api import get_namespace, gram, in_range, unit_rows
+from sktransfer.utils._score import Score
 from sktransfer.utils._validation import check_features, check_option
 
 # variant -> default distortion. "preprint" scales rows to unit norm and weights classes

@@ -33,6 +33,7 @@ from sktransfer.model_selection._candidate import (
 )
 from sktransfer.model_selection._checks import (
     check_candidates,
+    check_groups,
     check_one_label_each,
     check_samples_and_target,
     is_named,
@@ -42,6 +43,7 @@ from sktransfer.model_selection._report import warn_of_failures, warn_of_unknown
 from sktransfer.model_selection._results import (
     check_columns,
     has_parts,
+    no_information,
     probabilities,
     results_table,
 )
@@ -80,7 +82,8 @@ class BaseModelSelector(
 
     Parameters
     ----------
-    extractors, scoring, refit, task, n_jobs, memory, error_score, verbose
+    extractors, scoring, refit, task, fit_intercept, n_jobs, memory, error_score, \
+verbose
         See :class:`ModelSelector`.
 
     Attributes
@@ -117,6 +120,7 @@ class BaseModelSelector(
         "scoring": [str, list, tuple, dict, callable, Metric],
         "refit": ["boolean", str],
         "task": [StrOptions({"auto", "classification", "regression", "multilabel"})],
+        "fit_intercept": ["boolean", StrOptions({"auto"})],
         "n_jobs": [None, Integral],
         "memory": [None, str, HasMethods(["cache"])],
         "error_score": [StrOptions({"raise"}), Real],
@@ -130,6 +134,7 @@ class BaseModelSelector(
         scoring: Any = "logme",
         refit: bool | str = True,
         task: str = "auto",
+        fit_intercept: bool | str = "auto",
         n_jobs: int | None = None,
         memory: str | joblib.Memory | None = None,
         error_score: str | float = np.nan,
@@ -139,6 +144,7 @@ class BaseModelSelector(
         self.scoring = scoring
         self.refit = refit
         self.task = task
+        self.fit_intercept = fit_intercept
         self.n_jobs = n_jobs
         self.memory = memory
         self.error_score = error_score
@@ -162,7 +168,7 @@ class BaseModelSelector(
 
     # The extractors are cloned and checked candidate by candidate.
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any) -> BaseModelSelector:
+    def fit(self, X: Any, y: Any, *, groups: Any = None) -> BaseModelSelector:
         """Extract features with the candidates and rank them.
 
         Parameters
@@ -172,6 +178,10 @@ class BaseModelSelector(
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Labels, numbers, or 0/1 indicators of several labels. For extractors that
             give features of words, a sequence of labels for each sentence.
+        groups : array-like of shape (n_samples,), optional
+            Samples of one group are not independent of each other, such as the photos
+            of one patient. They are left out together, and standard errors count them
+            as one. The words of a sentence are a group without being told.
 
         Returns
         -------
@@ -188,7 +198,7 @@ class BaseModelSelector(
         """
         self._forget()
         try:
-            self._fit(X, y)
+            self._fit(X, y, groups)
         except BaseException:
             self._forget()
             raise
@@ -201,10 +211,11 @@ class BaseModelSelector(
             if fitted or name in ("_results", "_order", "_of_tokens", "_decides"):
                 delattr(self, name)
 
-    def _fit(self, X: Any, y: Any) -> None:
+    def _fit(self, X: Any, y: Any, groups: Any) -> None:
         check_candidates(self.extractors)
         self._validate_names([name for name, _ in self.extractors])
         check_samples_and_target(X, y)
+        groups = check_groups(groups, X)
         self._of_tokens = any(gives_tokens(e) for _, e in self.extractors)
         labels = y
         if self._of_tokens:
@@ -223,7 +234,7 @@ class BaseModelSelector(
         root = self._init_callback_context(
             max_subtasks=self._max_evaluations()
         ).call_on_fit_task_begin(estimator=self, X=X, y=y)
-        evaluate = Evaluate(self, X, labels, spec, root)
+        evaluate = Evaluate(self, X, labels, groups, spec, root)
         with warnings_by_thread():
             self._run_selection(evaluate)
             results = evaluate.results()
@@ -235,7 +246,8 @@ class BaseModelSelector(
         self._store_results(results, best)
         if self.task_ == "classification":
             # A policy may have left out the samples of a class.
-            self.classes_ = best.head.classes_ if best.head else np.unique(to_numpy(y))
+            model = best.head or best.logme
+            self.classes_ = model.classes_ if model else np.unique(to_numpy(y))
         root.call_on_fit_task_end(estimator=self, X=X, y=y)
 
     def _check_metrics(self, metrics: dict[str, Metric]) -> EvaluationSpec:
@@ -248,11 +260,19 @@ class BaseModelSelector(
         return EvaluationSpec(
             metrics=metrics,
             task=self.task_,
-            fit_head=bool(self.refit) or "logme" in [m.name for m in metrics.values()],
+            fit_logme=bool(self.refit) or "logme" in [m.name for m in metrics.values()],
+            fit_head=bool(self.refit),
+            fit_intercept=self._has_intercept(),
             error_score=self.error_score,
             decides=self.refit if isinstance(self.refit, str) else next(iter(metrics)),
             memory=check_memory(self.memory),
         )
+
+    def _has_intercept(self) -> bool | None:
+        """Whether LogME and the head have an intercept; None for the head alone."""
+        if self.fit_intercept == "auto":
+            return True if self.task_ == "regression" else None
+        return bool(self.fit_intercept)
 
     def _store_results(
         self, results: list[CandidateResult], best: CandidateResult
@@ -266,12 +286,18 @@ class BaseModelSelector(
         self.best_index_ = results.index(best)
         self.best_name_ = best.label
         self.best_score_ = best.value(self._decides)
+        self.no_information_ = no_information(results, best.n_samples)
         paired = [m for m in (self._decides, *metrics) if has_parts(results, m)]
         if paired:
-            self.probability_better_ = P = probabilities(results, paired[0])
+            self.probability_better_by_metric_ = by_metric = {
+                metric: probabilities(results, metric)
+                for metric in dict.fromkeys(paired)
+            }
+            self.probability_better_ = P = by_metric[paired[0]]
             warn_of_unknown_order(results, paired[0], P, stacklevel=5)
-        if best.head is not None and best.head.statistics_ is not None:
-            best.head.compact(keep_std=True)
+        for model in (best.head, best.logme):
+            if model is not None and model.statistics_ is not None:
+                model.compact(keep_std=model is best.head)
         if self.refit:
             self.best_extractor_ = best.extractor
             steps = [("extract", best.extractor), ("logme", best.head)]
@@ -308,8 +334,8 @@ class BaseModelSelector(
         Returns
         -------
         list of (transformer, LogME or LogMEClassifier) tuples
-            Best first. Their LogME gives predictive means, that of the best also
-            standard deviations. Networks but the best are loaded again at first use.
+            Best first. Their LogME is the one that was scored, and gives predictive
+            means. Networks but the best are loaded again at first use.
 
         Raises
         ------
@@ -320,7 +346,7 @@ class BaseModelSelector(
         if not isinstance(k, Integral) or k < 1:
             raise ValueError(f"k must be a positive integer. Got {k!r} instead.")
         ranked = [self._results[i] for i in self._order]
-        pairs = [(result.extractor, result.head) for result in ranked if result.head]
+        pairs = [(r.extractor, r.logme) for r in ranked if r.logme is not None]
         if not pairs:
             raise ValueError(
                 "No candidate has a fitted LogME: use refit=True, or have 'logme' "

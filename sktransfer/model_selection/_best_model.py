@@ -12,9 +12,14 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sktransfer.feature_extraction._extract import extract, is_stateless
-from sktransfer.feature_extraction._tokens import flatten_labels, split_tokens
+from sktransfer.feature_extraction._tokens import (
+    flatten_labels,
+    group_words,
+    split_tokens,
+)
 from sktransfer.metrics import LabelledData
 from sktransfer.model_selection._candidate import check_finite
+from sktransfer.model_selection._checks import check_groups
 
 
 def _best_has(method: str) -> Callable[[Any], bool]:
@@ -42,7 +47,7 @@ def _best_has(method: str) -> Callable[[Any], bool]:
 class BestModelMixin(TransformerMixin):
     """Transform, predict and score with the best extractor and its LogME head."""
 
-    def fit_transform(self, X: Any, y: Any) -> Any:
+    def fit_transform(self, X: Any, y: Any, *, groups: Any = None) -> Any:
         """Fit, and return the features of the training samples as they were scored.
 
         They differ from those of :meth:`transform` if a step of the best extractor
@@ -53,12 +58,14 @@ class BestModelMixin(TransformerMixin):
         ----------
         X : raw input of the extractors, of n_samples samples
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        groups : array-like of shape (n_samples,), optional
+            As in `fit`.
 
         Returns
         -------
         array of shape (n_samples, n_features)
         """
-        self.fit(X, y)
+        self.fit(X, y, groups=groups)
         partial = self._results[self.best_index_].n_samples < _num_samples(X)
         if partial or is_stateless(self.best_extractor_):
             return self.transform(X)
@@ -121,7 +128,7 @@ class BestModelMixin(TransformerMixin):
         return self._by_sentence(self.best_estimator_.predict_proba(X), X)
 
     @available_if(_best_has("score"))
-    def score(self, X: Any, y: Any) -> float:
+    def score(self, X: Any, y: Any, *, groups: Any = None) -> float:
         """Score of the best extractor's features of the data given.
 
         The score is that of the metric that decides, such as LogME; it is no accuracy.
@@ -130,19 +137,29 @@ class BestModelMixin(TransformerMixin):
         ----------
         X : raw input of the extractors, of n_samples samples
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        groups : array-like of shape (n_samples,), optional
+            As in `fit`.
 
         Returns
         -------
         float
         """
         check_is_fitted(self)
+        groups = check_groups(groups, X)
         if self._of_tokens:
-            y = flatten_labels(X, y)
+            y, groups = flatten_labels(X, y), group_words(X, groups)
         metric = self.scorer_.metrics[self._decides]
         reads_proba = metric.reads == "source_proba"
         extraction = extract(self.best_extractor_, X, source_proba=reads_proba)
         proba = extraction.source_proba
-        data = LabelledData(extraction.joined, y, source_proba=proba, task=self.task_)
+        data = LabelledData(
+            extraction.joined,
+            y,
+            source_proba=proba,
+            task=self.task_,
+            groups=groups,
+            fit_intercept=self._has_intercept(),
+        )
         score = metric.score(data)
         best = self._results[self.best_index_]
         if metric.layer_factor and best.layer:

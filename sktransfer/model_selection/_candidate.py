@@ -15,6 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import _num_samples
 
+from sktransfer.exceptions import EqualClassesWarning
 from sktransfer.feature_extraction import Extraction
 from sktransfer.feature_extraction._extract import (
     extractors_within,
@@ -44,7 +45,10 @@ class CandidateResult:
         Reasons of the failures, empty if there were none.
     extractor : fitted transformer or None
         Gives the features of this layer alone.
+    logme : fitted LogME or LogMEClassifier, or None
+        The teacher.
     head : fitted LogME or LogMEClassifier, or None
+        What predicts, of the best result only.
     n_features : int
         0 if the extraction failed.
     extract_time, score_time : float
@@ -59,11 +63,13 @@ class CandidateResult:
     scores: dict[str, Score] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
     extractor: Any = None
+    logme: Any = None
     head: Any = None
     n_features: int = 0
     extract_time: float = np.nan
     score_time: float = np.nan
     warnings: list[tuple[str, type[Warning]]] = field(default_factory=list)
+    is_light: bool = False
 
     @property
     def label(self) -> str:
@@ -75,11 +81,12 @@ class CandidateResult:
         return self.scores[metric].value if metric in self.scores else np.nan
 
     def lighten(self) -> None:
-        """Release networks, which can be loaded again, and all but means of a head."""
+        """Release networks, which can be loaded again, and all but means of LogME."""
         for extractor in extractors_within(self.extractor):
             extractor.release()
-        if self.head is not None:
-            self.head.compact()
+        if self.logme is not None:
+            self.logme.compact()
+        self.head, self.is_light = None, True
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,9 @@ class EvaluationSpec:
 
     metrics: Mapping[str, Metric]
     task: str
+    fit_logme: bool
     fit_head: bool
+    fit_intercept: bool | None
     error_score: Any
     decides: str
     memory: joblib.Memory
@@ -108,6 +117,7 @@ def evaluate_candidate(
     extractor: BaseEstimator,
     X: Any,
     y: Any,
+    groups: np.ndarray | None,
     spec: EvaluationSpec,
     digests: Digests | None = None,
     to_beat: float | None = None,
@@ -117,14 +127,19 @@ def evaluate_candidate(
     Results no better than `to_beat`, the best score so far, come back light.
     """
     with collect_warnings() as caught:
-        results = _extract_and_score(name, extractor, X, y, spec, digests)
+        results = _extract_and_score(
+            name, extractor, X, y, groups, spec, digests, to_beat
+        )
     results[0].warnings[:0] = [(f"{name}: {text}", kind) for text, kind in caught]
     best = best_result(results, spec.decides)
     for result in results:
-        beaten = to_beat is not None and not result.value(spec.decides) > to_beat
-        if result is not best or beaten:
+        if result is not best or not _beats(result.value(spec.decides), to_beat):
             result.lighten()
     return results
+
+
+def _beats(value: float, to_beat: float | None) -> bool:
+    return not np.isnan(value) if to_beat is None else value > to_beat
 
 
 def _extract_and_score(
@@ -132,8 +147,10 @@ def _extract_and_score(
     extractor: BaseEstimator,
     X: Any,
     y: Any,
+    groups: np.ndarray | None,
     spec: EvaluationSpec,
     digests: Digests | None,
+    to_beat: float | None,
 ) -> list[CandidateResult]:
     start = time.perf_counter()
     try:
@@ -154,6 +171,7 @@ def _extract_and_score(
         seconds = time.perf_counter() - start
         return [CandidateResult(name, errors=[_reason(error)], extract_time=seconds)]
     results = []
+    last_width = extraction.features[layers[-1]].shape[1]
     for layer, restricted in zip(layers, extractors, strict=True):
         features = extraction.features[layer]
         result = CandidateResult(
@@ -163,13 +181,18 @@ def _extract_and_score(
             n_features=int(features.shape[1]),
             extract_time=seconds,
         )
-        _score(result, features, extraction.source_proba, y, spec)
+        _score(
+            result,
+            {"features": features, "source_proba": extraction.source_proba},
+            y,
+            groups,
+            spec,
+            last_width,
+            to_beat,
+        )
         results.append(result)
-    for result in results:
-        for metric, score in result.scores.items():
-            if factor := spec.metrics[metric].layer_factor:
-                widths = result.n_features, results[-1].n_features
-                result.scores[metric] = score.scaled(factor(*widths))
+        if _beats(result.value(spec.decides), to_beat):
+            to_beat = result.value(spec.decides)
     return results
 
 
@@ -201,9 +224,15 @@ def check_finite(features: Any, what: str) -> None:
 
 
 def _score(
-    result: CandidateResult, features: Any, proba: Any, y: Any, spec: EvaluationSpec
+    result: CandidateResult,
+    extracted: dict[str, Any],
+    y: Any,
+    groups: np.ndarray | None,
+    spec: EvaluationSpec,
+    last_width: int,
+    to_beat: float | None,
 ) -> None:
-    """Fill in the scores, the head, and what failed."""
+    """Fill in the scores, the models, and what failed."""
     start = time.perf_counter()
 
     def failed(name: str, error: Exception) -> None:
@@ -214,21 +243,35 @@ def _score(
     metrics = dict(spec.metrics)
     with collect_warnings() as caught:
         for name, metric in spec.metrics.items():
-            if metric.reads == "source_proba" and proba is None:
+            if metric.reads == "source_proba" and extracted[metric.reads] is None:
                 problem = source_proba_problem(result.extractor)
                 failed(name, ValueError(f"no source probabilities: {problem}"))
                 del metrics[name]
         try:
             data = LabelledData(
-                features, y, source_proba=proba, task=spec.task, with_parts=True
+                **extracted,
+                y=y,
+                task=spec.task,
+                groups=groups,
+                fit_intercept=spec.fit_intercept,
+                with_parts=True,
             )
-            result.scores = evaluate(metrics, data, on_error=failed)
-            if spec.fit_head:
-                result.head = data.logme
+            for metric, score in evaluate(metrics, data, on_error=failed).items():
+                if factor := metrics[metric].layer_factor:
+                    score = score.scaled(factor(result.n_features, last_width))
+                result.scores[metric] = score
+            if spec.fit_logme:
+                result.logme = data.logme
+            if spec.fit_head and _beats(result.value(spec.decides), to_beat):
+                result.head = data.head
         except Exception as error:
             if not any(_reason(error) in known for known in result.errors):
                 failed("logme", error)
-    result.warnings = [(f"{result.label}: {text}", kind) for text, kind in caught]
+    result.warnings = [
+        # That one is about the target, which all candidates have.
+        (text if kind is EqualClassesWarning else f"{result.label}: {text}", kind)
+        for text, kind in caught
+    ]
     result.score_time = time.perf_counter() - start
 
 

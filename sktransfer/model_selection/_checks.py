@@ -9,7 +9,11 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
+from sklearn.utils import column_or_1d
 from sklearn.utils.validation import check_consistent_length
+
+from sktransfer.utils._array_api import to_numpy
+from sktransfer.utils._validation import check_group_names
 
 
 def is_named(pair: Any) -> bool:
@@ -50,6 +54,16 @@ def check_samples_and_target(X: Any, y: Any) -> None:
             f"one {type(X).__name__} instead.{advice}"
         )
     check_consistent_length(X, y)
+
+
+def check_groups(groups: Any, X: Any) -> np.ndarray | None:
+    """The groups on the host, one for each sample of X."""
+    if groups is None:
+        return None
+    groups = column_or_1d(to_numpy(groups), input_name="groups")
+    check_consistent_length(X, groups)
+    check_group_names(groups)
+    return groups
 
 
 def check_one_label_each(y: Any) -> None:

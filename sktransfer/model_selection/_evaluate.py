@@ -12,7 +12,7 @@ from sklearn.utils.parallel import delayed
 from sklearn.utils.validation import _num_samples
 
 from sktransfer.feature_extraction import take_samples
-from sktransfer.feature_extraction._tokens import flatten_labels
+from sktransfer.feature_extraction._tokens import flatten_labels, group_words
 from sktransfer.model_selection._cache import SampleDigests
 from sktransfer.model_selection._candidate import (
     CandidateResult,
@@ -29,13 +29,20 @@ class Evaluate:
     """Evaluates candidates on samples, as the contract of `BaseModelSelector` says."""
 
     def __init__(
-        self, selector: BaseEstimator, X: Any, y: Any, spec: EvaluationSpec, root: Any
+        self,
+        selector: BaseEstimator,
+        X: Any,
+        y: Any,
+        groups: np.ndarray | None,
+        spec: EvaluationSpec,
+        root: Any,
     ):
         self.n_samples = _num_samples(X)
         self.y = y
         self.decides = spec.decides
         self.warnings: dict[tuple[str, type[Warning]], None] = {}
-        self._selector, self._X, self._spec, self._root = selector, X, spec, root
+        self._selector, self._X, self._groups = selector, X, groups
+        self._spec, self._root = spec, root
         self._digests = SampleDigests(X, self.n_samples, spec.memory)
         self._sizes: dict[int, np.ndarray] = {}  # number of samples -> samples
         self._found: dict[str, list[CandidateResult]] = {}
@@ -55,7 +62,7 @@ class Evaluate:
             found = sorted(unknown, key=str)
             raise ValueError(f"names must be among {self.names}. Got {found}.")
         candidates = [pair for pair in self._selector.extractors if pair[0] in chosen]
-        X, y, samples = self._take(samples)
+        X, y, groups, samples = self._take(samples)
         selector, spec = self._selector, self._spec
         digests = self._digests.of(samples, y)
         contexts = [self._root.subcontext(task_name=name) for name, _ in candidates]
@@ -66,7 +73,13 @@ class Evaluate:
                 begun.add(i)
                 contexts[i].call_on_fit_task_begin(estimator=selector, X=X, y=y)
             return delayed(evaluate_candidate)(
-                *candidates[i], X, y, spec, digests, self._to_beat(len(samples))
+                *candidates[i],
+                X,
+                y,
+                groups,
+                spec,
+                digests,
+                self._to_beat(len(samples)),
             )
 
         def substitute(i: int, error: Exception) -> list[CandidateResult]:
@@ -84,7 +97,7 @@ class Evaluate:
             found += results
         return found
 
-    def _take(self, samples: Any) -> tuple[Any, Any, np.ndarray]:
+    def _take(self, samples: Any) -> tuple[Any, Any, np.ndarray | None, np.ndarray]:
         everything = np.arange(self.n_samples)
         given = everything if samples is None else np.asarray(samples)
         # In the order of the data, so that the parts of scores are of the same samples.
@@ -104,10 +117,13 @@ class Evaluate:
                     f"{len(samples)} samples after {len(other)}."
                 )
         self._sizes[len(samples)] = samples
-        X, y = self._X, self.y
+        X, y, groups = self._X, self.y, self._groups
         if not np.array_equal(samples, everything):
             X, y = take_samples(X, samples), take_samples(y, samples)
-        return X, flatten_labels(X, y) if self._selector._of_tokens else y, samples
+            groups = None if groups is None else groups[samples]
+        if self._selector._of_tokens:
+            y, groups = flatten_labels(X, y), group_words(X, groups)
+        return X, y, groups, samples
 
     def _to_beat(self, n_samples: int) -> float | None:
         """What a result on as many samples has to exceed to be the best so far."""
@@ -136,17 +152,17 @@ class Evaluate:
 
     def results(self) -> list[CandidateResult]:
         """Those of the largest evaluation of each candidate."""
-        found = self._all_found()
-        if not found:
+        if not self._all_found():
             raise ValueError("_run_selection has evaluated no candidate.")
-        best = self._best
-        if best is None or best.head is None or best.head.statistics_ is not None:
-            return found
-        # It was lightened before a better candidate failed on more samples.
-        extractor = dict(self._selector.extractors)[best.name]
-        X, y, samples = self._take(self._sizes[best.n_samples])
-        digests = self._digests.of(samples, y)
-        again = evaluate_candidate(best.name, extractor, X, y, self._spec, digests)
-        del self._found[best.name]
-        self._collect(again, len(samples))
+        # The best was lightened before a better candidate failed on more samples. If
+        # its extractor draws anew, another may be the best thereafter.
+        while (best := self._best) and best.is_light and self._spec.fit_head:
+            extractor = dict(self._selector.extractors)[best.name]
+            X, y, groups, samples = self._take(self._sizes[best.n_samples])
+            digests = self._digests.of(samples, y)
+            again = evaluate_candidate(
+                best.name, extractor, X, y, groups, self._spec, digests
+            )
+            del self._found[best.name]
+            self._collect(again, len(samples))
         return self._all_found()

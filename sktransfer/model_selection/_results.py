@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from sktransfer.metrics import Metric
-from sktransfer.metrics._score import probability_better
 from sktransfer.model_selection._candidate import CandidateResult
+from sktransfer.utils._score import probability_better
 
 _MEASURED = ("n_samples", "n_features", "extract_time", "score_time")
 
@@ -33,10 +33,13 @@ def results_table(
             r.scores[name].value if name in r.scores else error_score for r in results
         ]
         table[name] = np.array(values, dtype=np.float64)
-        std_error, rank_by = _columns_beside(name)
+        std_error, gain, rank_by = _columns_beside(name)
+        scores = [r.scores.get(name) for r in results]
         if has_parts(results, name):
-            scores = [r.scores.get(name) for r in results]
             table[std_error] = np.array([s.std_error if s else np.nan for s in scores])
+        gains = np.array([s.gain if s else np.nan for s in scores])
+        if not np.isnan(gains).all():
+            table[gain] = gains
         if len(metrics) > 1:
             table[rank_by] = ranks(
                 np.array([r.value(name) for r in results]), n_samples
@@ -60,9 +63,9 @@ def check_columns(metrics: Mapping[str, Metric]) -> None:
         )
 
 
-def _columns_beside(name: str) -> tuple[str, str]:
-    """Columns that come with the scores of a metric: its error and its ranks."""
-    return f"{name}_std_error", f"rank_{name}"
+def _columns_beside(name: str) -> tuple[str, str, str]:
+    """Columns that come with the scores of a metric: its error, gain and ranks."""
+    return f"{name}_std_error", f"{name}_gain", f"rank_{name}"
 
 
 def ranks(scores: np.ndarray, n_samples: Any = 0) -> np.ndarray:
@@ -81,6 +84,16 @@ def has_parts(results: list[CandidateResult], metric: str) -> bool:
     """Whether the metric has given parts, and with them standard errors."""
     scores = (result.scores.get(metric) for result in results)
     return any(score is not None and score.parts is not None for score in scores)
+
+
+def no_information(results: list[CandidateResult], n_samples: int) -> dict[str, float]:
+    """Scores of features that say nothing, from results on this many samples."""
+    known = {}
+    for result in results:
+        for metric, score in result.scores.items():
+            if result.n_samples == n_samples and not np.isnan(score.no_information):
+                known.setdefault(metric, float(score.no_information))
+    return known
 
 
 def probabilities(results: list[CandidateResult], metric: str) -> np.ndarray:

@@ -26,6 +26,10 @@ class ModelSelector(BaseModelSelector):
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
         How all metrics read the target. ``"auto"`` takes columns of 0 and 1 for several
         labels, integers and text for classes, and floats, even whole ones, for numbers.
+    fit_intercept : bool or "auto", default="auto"
+        Whether LogME and the head of the best model have an intercept. With ``"auto"``
+        the head has one, and LogME has one for regression: for classes it is that of
+        the papers.
     n_jobs : int, default=None
         Number of candidates evaluated in parallel. See joblib's `parallel_config` for
         backends, including those that use other machines.
@@ -44,8 +48,9 @@ class ModelSelector(BaseModelSelector):
     ----------
     results_ : dict of str to ndarray
         One entry per row (candidate, or layer of one): ``name``, ``layer``, a column
-        per metric, ``<metric>_std_error`` for metrics that have one, ``rank`` (from 1,
-        by the metric that decides), ``rank_<metric>`` if there are several,
+        per metric, ``<metric>_std_error`` for metrics that have one, ``<metric>_gain``
+        over features that say nothing where that is known, ``rank`` (from 1, by the
+        metric that decides), ``rank_<metric>`` if there are several,
         ``n_samples``, ``n_features``, ``extract_time`` and ``score_time`` (seconds),
         ``error`` (empty if there was none).
     ranking_ : list of str
@@ -58,13 +63,20 @@ class ModelSelector(BaseModelSelector):
     best_extractor_ : transformer
         Fitted. Like `best_estimator_`, only with `refit`.
     best_estimator_ : Pipeline
-        ``Pipeline([("extract", best_extractor_), ("logme", LogME…)])``, fitted. For
-        features of words, a step between the two concatenates those of all sentences.
+        ``Pipeline([("extract", best_extractor_), ("logme", LogME…)])``, fitted. The
+        head has one prior for all classes, and the ``loo_`` attributes. For features of
+        words, a step between the two concatenates those of all sentences.
     probability_better_ : ndarray of shape (n_rows, n_rows)
         Probability that row i has a larger score than row j on this many samples; with
         more samples the order may change. The score is that of the metric that decides
         or, if that has no standard error, of the first metric that has one; without any
         there is no such attribute. NaN for rows that failed or lack a standard error.
+    probability_better_by_metric_ : dict of str to ndarray of shape (n_rows, n_rows)
+        The same of each metric that has a standard error. Absent if none has.
+    no_information_ : dict of str to float
+        The value of each metric, where it is known, for features that say nothing about
+        the target, on the samples of the best row: a LogME in the limit of an infinite
+        prior precision, the share of the most frequent class, an R^2 of 0.
     task_ : str
     scorer_ : TransferabilityScorer
     classes_ : ndarray of shape (n_classes,)

@@ -149,7 +149,7 @@ def is_missing(text: np.ndarray) -> np.ndarray:
 
 def _rows(file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
     """Rows of equal length that are not empty, and the line where each ends."""
-    n_columns = 0
+    n_columns = empty = 0
     # Iterating over the file itself would read ahead.
     reader = csv.reader(iter(file.readline, ""))
     for row in reader:
@@ -159,7 +159,12 @@ def _rows(file: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
                 "UTF-8"
             )
         if not row:
+            empty = reader.line_num if n_columns == 1 else 0
             continue
+        if empty:
+            raise ValueError(
+                f"line {empty} is empty, so that a value of the one column is missing"
+            )
         n_columns = n_columns or len(row)
         if len(row) != n_columns:
             raise ValueError(

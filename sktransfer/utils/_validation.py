@@ -125,6 +125,19 @@ def encode_labels(y: Any, X: Any) -> tuple[np.ndarray, Any]:
     return classes, from_numpy(codes, xp, device)
 
 
+def check_group_names(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted names of groups, and the number of that of each sample."""
+    if groups.dtype.kind in "fc" and np.isnan(groups).any():
+        raise ValueError("groups contains NaN: give every sample a group.")
+    try:
+        return np.unique(groups, return_inverse=True)
+    except TypeError as error:
+        raise ValueError(
+            "groups must hold names or numbers, of one kind and none missing; they "
+            f"cannot be sorted: {error}."
+        ) from error
+
+
 def check_source_proba(source_proba: Any) -> tuple[Any, Callable[[slice], Any]]:
     """Validate source probabilities (n_samples, n_source_classes).
 

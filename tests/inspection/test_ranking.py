@@ -104,6 +104,69 @@ def test_failures_are_labelled(pyplot):
     assert np.isnan(display.table["score"][1])
 
 
+def test_groups_are_too_close_to_call():
+    metrics = ["logme", "loo_accuracy"]
+    selector = ModelSelector([("a", PCA(1))], scoring=metrics, refit=False).fit(X, y)
+    # As if five candidates had these scores and probabilities.
+    selector.results_ = {
+        "name": np.array(["c", "a", "b", "d", "e"]),
+        "layer": np.full(5, ""),
+        "logme": np.array([0.3, 0.5, 0.4, 0.2, np.nan]),
+        "loo_accuracy": np.array([0.9, 0.8, 0.7, 0.6, 0.5]),
+        "rank": np.array([3, 1, 2, 4, 5]),
+        "rank_loo_accuracy": np.arange(1, 6),
+    }
+    P = np.full((5, 5), np.nan)
+    P[1, 2], P[1, 0], P[1, 3] = 0.7, 0.94, 0.99  # a against b, c and d
+    P[2, 0], P[2, 3], P[0, 3] = 0.96, 0.97, 0.6  # which decide nothing
+    selector.probability_better_by_metric_ = {"logme": P}
+    selector.no_information_ = {"logme": -1.0}
+
+    display = RankingDisplay.from_selector(selector)
+    assert display.table["name"].tolist() == ["a", "b", "c", "d", "e"]
+    assert display.groups.tolist() == [0, 0, 0, 1, 2]
+    assert display.no_information == -1
+    assert not display.per_cent
+    display = RankingDisplay.from_selector(selector, "loo_accuracy")
+    assert display.groups.tolist() == [0, 1, 2, 3, 4]
+    assert np.isnan(display.no_information)
+    assert display.per_cent
+
+
+def test_only_accuracies_are_in_per_cent():
+    y_numbers = X[:, 0] + 0.1
+    for target, per_cent in ((y, True), (y_numbers, False)):
+        selector = ModelSelector(
+            [("two", PCA(2))], scoring=["logme", "knn"], task="auto"
+        )
+        selector.fit(X, target)
+        assert RankingDisplay.from_selector(selector, "knn").per_cent is per_cent
+        assert not RankingDisplay.from_selector(selector).per_cent
+
+
+def test_plot_has_groups_and_no_information(pyplot):
+    values = np.array([0.9, 0.8, 0.7, 0.6])
+    table = dict.fromkeys(["score", "std_error", "rank"], values)
+    table |= {"name": list("abcd"), "layer": [""] * 4}
+    display = RankingDisplay(
+        table,
+        "loo_accuracy",
+        groups=np.array([0, 1, 1, 2]),
+        no_information=0.25,
+        per_cent=True,
+    ).plot()
+    (band,) = display.ax_.patches
+    np.testing.assert_allclose(band.get_bbox().intervaly, [0.6, 2.4])
+    (line,) = (line for line in display.ax_.lines if line.get_linestyle() == "--")
+    assert set(line.get_xdata()) == {0.25}
+    assert [text.get_text() for text in display.ax_.texts] == ["no information"]
+    assert display.ax_.xaxis.get_major_formatter()(0.25) == "25 %"
+    assert display.ax_.yaxis_inverted()
+    plain = RankingDisplay(table, "loo_accuracy").plot()
+    assert not plain.ax_.patches
+    assert not plain.ax_.texts
+
+
 def test_without_optional_packages(selector, monkeypatch):
     display = RankingDisplay.from_selector(selector)
     for package, method in [("pandas", "frame"), ("matplotlib.pyplot", "plot")]:

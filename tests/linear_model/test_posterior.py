@@ -130,13 +130,13 @@ def test_class_probabilities(fit_intercept):
     model = LogMEClassifier(fit_intercept=fit_intercept).fit(X[::2], y[::2])
     regressor = LogME(fit_intercept=fit_intercept)
     regressor.fit(X[::2], np.eye(3)[y[::2]])
-    mean, std = regressor.predict(X[1::2], return_std=True)
-    ratio = norm.logpdf(1, mean, std) - norm.logpdf(0, mean, std)
+    mean = regressor.predict(X[1::2])
+    scaled = mean / model.temperature_
     proba = model.predict_proba(X[1::2])
     np.testing.assert_allclose(proba.sum(axis=1), 1)
-    np.testing.assert_allclose(model.decision_function(X[1::2]), ratio, rtol=1e-6)
-    np.testing.assert_allclose(proba, softmax(ratio, axis=1), rtol=1e-6, atol=1e-12)
-    np.testing.assert_array_equal(model.predict(X[1::2]), ratio.argmax(axis=1))
+    np.testing.assert_allclose(model.decision_function(X[1::2]), scaled, rtol=1e-6)
+    np.testing.assert_allclose(proba, softmax(scaled, axis=1), rtol=1e-6, atol=1e-12)
+    np.testing.assert_array_equal(model.predict(X[1::2]), mean.argmax(axis=1))
     np.testing.assert_allclose(
         model.log_predictive_density(X[1::2], y[1::2]),
         np.log(proba[np.arange(len(proba)), y[1::2]]),

@@ -248,19 +248,20 @@ def test_results_are_light_when_they_come_back(data):
     X, y = data
     metrics = get_scorer("logme").metrics
     spec = EvaluationSpec(
-        metrics, "classification", True, np.nan, "logme", Memory(None)
+        metrics, "classification", True, True, None, np.nan, "logme", Memory(None)
     )
     wide = FunctionTransformer(noise, kw_args={"seed": 0})
     sizes = {}
     for best_score in (None, -10.0, 10.0):
-        (result,) = evaluate_candidate("wide", wide, X, y, spec, None, best_score)
+        (result,) = evaluate_candidate("wide", wide, X, y, None, spec, None, best_score)
         sizes[best_score] = len(pickle.dumps(result))
     gram = 300 * 300 * 4
     assert sizes[None] == sizes[-10.0] > gram > sizes[10.0]
     # Of several layers one can be the best at most.
     net = TorchFeatureExtractor(seeded, layer=["block1", "block2"], device="cpu")
-    rows = evaluate_candidate("net", net, X, y, spec)
-    full = [row.head.statistics_ is not None for row in rows]
+    rows = evaluate_candidate("net", net, X, y, None, spec)
+    full = [row.logme.statistics_ is not None for row in rows]
+    assert full == [row.head is not None for row in rows]
     assert full == [row is max(rows, key=lambda r: r.value("logme")) for row in rows]
 
 

@@ -155,3 +155,17 @@ def test_says_how_often_the_order_holds_up(global_random_seed):
         moved = np.array(differences) - np.mean(differences) + observed
         ahead = np.mean(moved > 0)
         assert selector.probability_better_[0, 1] == pytest.approx(ahead, abs=0.1)
+
+
+def test_of_every_metric(wine):
+    X, y = wine
+    metrics = ["h_score", "logme", "loo_accuracy"]
+    selector = ModelSelector(CANDIDATES, scoring=metrics).fit(X, y)
+    by_metric = selector.probability_better_by_metric_
+    assert list(by_metric) == ["logme", "loo_accuracy"]
+    assert selector.probability_better_ is by_metric["logme"]
+    for metric in by_metric:
+        alone = ModelSelector(CANDIDATES, scoring=metric).fit(X, y)
+        np.testing.assert_array_equal(alone.probability_better_, by_metric[metric])
+    selector.set_params(scoring="h_score").fit(X, y)
+    assert not hasattr(selector, "probability_better_by_metric_")

@@ -29,7 +29,7 @@ from sktransfer.metrics import (
     make_transferability_scorer,
     transrate_score,
 )
-from sktransfer.model_selection import ModelSelector
+from sktransfer.model_selection import BaseModelSelector, ModelSelector
 from sktransfer.model_selection._results import ranks
 
 CANDIDATES = [
@@ -47,6 +47,7 @@ def test_columns_by_hand(wine):
         "layer",
         "logme",
         "logme_std_error",
+        "logme_gain",
         "rank",
         "n_samples",
         "n_features",
@@ -151,14 +152,19 @@ def test_logme_by_another_name(wine, refit):
 
 
 def test_logme_of_a_scorer_that_has_been_copied(wine, monkeypatch):
-    # As in workers and clones: the metric and the head share one fit.
+    # As in workers and clones: the metric and the teacher share one fit. Only the best
+    # so far also has a head.
     scorer = pickle.loads(pickle.dumps(get_scorer("logme")))
     fits, fit = [], LabelledData.fit_logme
     monkeypatch.setattr(
-        LabelledData, "fit_logme", lambda data: fits.append(data) or fit(data)
+        LabelledData,
+        "fit_logme",
+        lambda data, **params: fits.append(params) or fit(data, **params),
     )
     selector = ModelSelector(CANDIDATES, scoring=scorer, error_score="raise").fit(*wine)
-    assert len(fits) == len(CANDIDATES)
+    scores = np.r_[-np.inf, selector.results_["logme"]]
+    heads = np.sum(scores[1:] > np.maximum.accumulate(scores)[:-1])
+    assert fits.count({}) == len(CANDIDATES) == len(fits) - heads
     expected = ModelSelector(CANDIDATES).fit(*wine)
     np.testing.assert_array_equal(
         selector.probability_better_, expected.probability_better_
@@ -252,3 +258,29 @@ def test_verbose_escapes_what_standard_output_cannot_express(wine, monkeypatch):
     ModelSelector([("r\u00e9sidu", PCA(1))], verbose=1).fit(*wine)
     page.flush()
     assert rb"r\xe9sidu: logme" in page.buffer.getvalue()
+
+
+def test_no_information(wine):
+    X, y = wine
+    metrics = ["logme", "h_score", "loo_accuracy"]
+    selector = ModelSelector(CANDIDATES, scoring=metrics).fit(X, y)
+    shares = np.bincount(y) / len(y)
+    logme = -0.5 * np.mean(1 + np.log(2 * np.pi * shares))
+    expected = {"logme": logme, "loo_accuracy": shares.max()}
+    assert selector.no_information_ == pytest.approx(expected, abs=1e-12)
+    for metric, value in expected.items():
+        gain = selector.results_[f"{metric}_gain"]
+        np.testing.assert_allclose(gain, selector.results_[metric] - value, atol=1e-9)
+
+
+def test_no_information_is_that_of_the_most_samples(wine):
+    X, y = wine
+
+    class Uneven(BaseModelSelector):
+        def _run_selection(self, evaluate):
+            evaluate(samples=np.flatnonzero(y < 2))
+            evaluate(names=["five"])
+
+    selector = Uneven(CANDIDATES, scoring="loo_accuracy").fit(X, y)
+    share = np.bincount(y).max() / len(y)
+    assert selector.no_information_ == pytest.approx({"loo_accuracy": share})

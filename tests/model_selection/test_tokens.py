@@ -12,7 +12,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.feature_extraction import BaseExtractor, Extraction, flatten_tokens
 from sktransfer.linear_model import LogMEClassifier
-from sktransfer.metrics import get_scorer, logme_score
+from sktransfer.metrics import get_scorer, logme_score, loo_log_likelihood_score
 from sktransfer.model_selection import ModelSelector, WholeDataset
 
 
@@ -45,6 +45,27 @@ def tagged():
         [tag[word] if rng.random() < 0.9 else "O" for word in words]
         for words in sentences
     ]
+
+
+def test_words_of_a_sentence_are_left_out_together(tagged):
+    sentences, tags = tagged
+    X, y = flatten_tokens(Spelling("letters").transform(sentences), tags)
+    lengths = [len(words) for words in sentences]
+    by_sentence = np.repeat(np.arange(len(sentences)), lengths)
+    expected = loo_log_likelihood_score(X, y, groups=by_sentence)
+    assert expected != loo_log_likelihood_score(X, y)
+    selector = ModelSelector([("spelling", Spelling())], scoring="loo_log_likelihood")
+    selector.fit(sentences, tags)
+    assert selector.best_score_ == pytest.approx(expected)
+    assert selector.score(sentences, tags) == pytest.approx(expected)
+    assert selector.best_estimator_[-1].loo_log_likelihood_ == pytest.approx(expected)
+    scorer = get_scorer("loo_log_likelihood")
+    assert scorer(Spelling("letters"), sentences, tags) == pytest.approx(expected)
+    # Sentences may themselves be grouped, into documents.
+    documents = np.arange(len(sentences)) // 6
+    expected = loo_log_likelihood_score(X, y, groups=np.repeat(documents, lengths))
+    selector.fit(sentences, tags, groups=documents)
+    assert selector.best_score_ == pytest.approx(expected)
 
 
 def test_one_call(tagged):

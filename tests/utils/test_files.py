@@ -389,3 +389,13 @@ class TestOutput:
         monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
         with pytest.raises(ValueError, match="must not be written to"):
             check_output(tmp_path / "out.csv", [])
+
+
+def test_an_empty_line_among_labels_is_a_missing_one(tmp_path):
+    """With a header it would pass for a file of as many words as samples."""
+    path = tmp_path / "patients.csv"
+    path.write_text("patient\nann\n\nbob\n\n")
+    with pytest.raises(ValueError, match="line 3 is empty"):
+        read_labels(path, 3)
+    path.write_text("patient\nann\nbob\n\n\n")
+    assert read_labels(path, 2).tolist() == ["ann", "bob"]
