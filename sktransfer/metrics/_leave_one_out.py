@@ -217,7 +217,8 @@ def loo_r2_score(
 
 def head_of(data: LabelledData, fit_intercept: bool | None) -> Any:
     """The head whose leave-one-out predictions are scored."""
-    if data.task == "classification" and data.groups is None:
+    alone = data.groups is None or len(np.unique(data.groups)) == data.n_samples
+    if data.task == "classification" and alone:
         _warn_of_equal_classes(data)
     if fit_intercept is None:
         fit_intercept = data.head_has_intercept

@@ -397,6 +397,11 @@ class TestEqualClasses:
             loo_accuracy_score(X[train], y[train])
         assert "StratifiedKFold" not in str(caught[0].message)
 
+    def test_groups_of_one_sample_each(self):
+        X, y, train, _ = self.draw(0, 5)
+        with pytest.warns(EqualClassesWarning):
+            loo_accuracy_score(X[train], y[train], groups=np.arange(50))
+
     def test_weights_are_copies(self):
         X, y, train, test = self.draw(0, 5)
         rows = np.concatenate([train, test[:7]])
