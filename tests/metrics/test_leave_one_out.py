@@ -391,6 +391,28 @@ class TestEqualClasses:
             X, y, train, _ = self.draw(0, 20)
             loo_accuracy_score(X[train], y[train])
 
+    def test_no_advice_that_fails(self):
+        X, y, train, _ = self.draw(0, 1)
+        with pytest.warns(EqualClassesWarning, match="have 1 sample. ") as caught:
+            loo_accuracy_score(X[train], y[train])
+        assert "StratifiedKFold" not in str(caught[0].message)
+
+    def test_groups_of_one_sample_each(self):
+        X, y, train, _ = self.draw(0, 5)
+        with pytest.warns(EqualClassesWarning):
+            loo_accuracy_score(X[train], y[train], groups=np.arange(50))
+
+    def test_weights_are_copies(self):
+        X, y, train, test = self.draw(0, 5)
+        rows = np.concatenate([train, test[:7]])
+        weights = np.repeat([1.0, 0.0], [50, 7])
+        with pytest.warns(EqualClassesWarning, match="10 classes have 5 samples"):
+            loo_accuracy_score(X[rows], y[rows], sample_weight=weights)
+        weights = np.r_[np.full(49, 1.0), 3.0]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            loo_accuracy_score(X[train], y[train], sample_weight=weights)
+
     def test_one_warning_of_a_selection(self):
         X, y, train, _ = self.draw(0, 5)
         candidates = [("five", PCA(5)), ("ten", PCA(10))]
