@@ -14,6 +14,7 @@ import argparse
 import json
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ BATCH_SIZE = 64
 LEARNING_RATE = 0.15
 WEIGHT_DECAY = 5e-4
 LABEL_SMOOTHING = 0.1
+# Largest change of a pixel (0..255) in adversarial images.
+ATTACK_RADIUS = 8.0
 # Largest random shift (fraction of the side), scale and rotation (degrees) of an image.
 PHOTO = {"shift": 0.125, "scale": 0.2, "turn": 10.0, "flip": True}
 STROKES = {"shift": 0.1, "scale": 0.1, "turn": 10.0, "flip": False}
@@ -216,18 +219,33 @@ def make_untrained(name: str, output: Path) -> dict:
     }
 
 
-def train(name: str, folder: Path, output: Path, epochs: int | None, report) -> dict:
-    """Train one network, save its weights as float16 and return its card."""
-    torch.set_num_threads(1)
-    torch.manual_seed(SEED)
-    architecture, source = name.split("-")
-    about = SOURCES[source]
-    epochs = epochs or about["epochs"]
-    data = load_source(folder, source)
-    images, labels = data["images"][data["train"]], data["labels"][data["train"]]
-    network = build_network(
-        architecture, len(data["class_names"]), data["mean"], data["std"], seed=SEED
+def perturbed(network, images, labels, generator) -> torch.Tensor:
+    """Images changed within the attack's radius so as to raise the loss (one step)."""
+    noise = 2 * torch.rand(images.shape, generator=generator) - 1
+    moved = (images + ATTACK_RADIUS * noise).requires_grad_()
+    (slope,) = torch.autograd.grad(
+        functional.cross_entropy(network(moved), labels), moved
     )
+    step = 1.25 * ATTACK_RADIUS * slope.sign()
+    change = (moved.detach() + step - images).clamp(-ATTACK_RADIUS, ATTACK_RADIUS)
+    return images + change
+
+
+def fit(
+    network: nn.Module,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    epochs: int,
+    augmentation: dict,
+    robust: bool = False,
+    report=lambda share: None,
+) -> None:
+    """Train a network from its initial weights with the recipe of the zoo.
+
+    `robust` trains on adversarial images (fast gradient sign, random start) instead.
+    `report` is told the share done after each epoch.
+    """
     n_batches = len(labels) // BATCH_SIZE
     optimizer = torch.optim.SGD(
         network.parameters(),
@@ -244,7 +262,9 @@ def train(name: str, folder: Path, output: Path, epochs: int | None, report) -> 
         network.train()
         order = torch.randperm(len(labels), generator=generator)
         for chosen in order[: n_batches * BATCH_SIZE].split(BATCH_SIZE):
-            batch = augmented(images[chosen], about["augmentation"], generator)
+            batch = augmented(images[chosen], augmentation, generator)
+            if robust:
+                batch = perturbed(network, batch, labels[chosen], generator)
             loss = functional.cross_entropy(
                 network(batch), labels[chosen], label_smoothing=LABEL_SMOOTHING
             )
@@ -252,7 +272,27 @@ def train(name: str, folder: Path, output: Path, epochs: int | None, report) -> 
             loss.backward()
             optimizer.step()
             schedule.step()
-        report(name, 1 / epochs)
+        report(1 / epochs)
+
+
+def train(name: str, folder: Path, output: Path, epochs: int | None, report) -> dict:
+    """Train one network, save its weights as float16 and return its card."""
+    torch.set_num_threads(1)
+    architecture, source = name.split("-")
+    about = SOURCES[source]
+    epochs = epochs or about["epochs"]
+    data = load_source(folder, source)
+    network = build_network(
+        architecture, len(data["class_names"]), data["mean"], data["std"], seed=SEED
+    )
+    fit(
+        network,
+        data["images"][data["train"]],
+        data["labels"][data["train"]],
+        epochs=epochs,
+        augmentation=about["augmentation"],
+        report=partial(report, name),
+    )
     half = as_half(network)
     # Evaluate the rounded weights, which are those in the package.
     network.load_state_dict(half)

@@ -3,6 +3,7 @@
 Nothing here is downloaded, and torch is imported only when a network is used.
 """
 
+from sktransfer.datasets._benchmark import load_benchmark
 from sktransfer.datasets._dataset import load_dataset
 from sktransfer.datasets._paper_tables import load_paper_table
 from sktransfer.datasets._zoo import (
@@ -13,6 +14,7 @@ from sktransfer.datasets._zoo import (
 )
 
 __all__ = [
+    "load_benchmark",
     "load_paper_table",
     "load_dataset",
     "load_zoo",
