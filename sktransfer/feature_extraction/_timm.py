@@ -182,7 +182,8 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
             return module(inputs)
         maps = module.forward_features(inputs)
         return heads(
-            module.forward_head(maps, pre_logits=True), module.forward_head(maps)
+            module.forward_head(maps, pre_logits=True),
+            lambda: module.forward_head(maps),
         )
 
     def pool(self, tensor: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
@@ -234,9 +235,11 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
 
 
 class _Heads(torch.nn.Module):
-    """Placeholder that exposes the inputs and outputs of a composite classifier."""
+    """Stand-in for a composite classifier, with the inputs and outputs of that."""
 
     NAME = "source_head"
 
-    def forward(self, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        return logits
+    def forward(
+        self, features: torch.Tensor, classify: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
+        return classify()
