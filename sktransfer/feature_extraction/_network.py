@@ -316,7 +316,11 @@ class BaseNetworkExtractor(BaseExtractor):
 
         They must share no memory with `tensor`. `inputs` went into the module.
         """
-        return pool(tensor, self.pooling, inputs)
+        return pool(self._channels_first(tensor), self.pooling, inputs)
+
+    def _channels_first(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A layer's output as the functions that pool it take it."""
+        return tensor
 
     def run_batch(
         self,
@@ -368,6 +372,9 @@ class BaseNetworkExtractor(BaseExtractor):
         precision = nullcontext()
         if self.dtype in ("bfloat16", "float16"):
             precision = torch.autocast(device.type, dtype=getattr(torch, self.dtype))
+        is_linear = type(self).pool is BaseNetworkExtractor.pool and (
+            self.pooling == "mean" or isinstance(self.pooling, tuple)
+        )
         # Not inference_mode, which is no faster here: what a module keeps of this pass
         # could never be trained with.
         recording = nullcontext() if gradients else torch.no_grad()
@@ -379,6 +386,7 @@ class BaseNetworkExtractor(BaseExtractor):
                     reduce,
                     candidates=layers.candidates,
                     n_samples=len(rows),
+                    is_linear=is_linear,
                 )
         except torch.OutOfMemoryError as error:
             error.add_note(f"Try a lower batch_size than {self.batch_size}.")

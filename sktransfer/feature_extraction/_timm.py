@@ -186,10 +186,10 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
             lambda: module.forward_head(maps),
         )
 
-    def pool(self, tensor: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def _channels_first(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2] != tensor.shape[3]:
             tensor = tensor.permute(0, 3, 1, 2)  # the channels stood last
-        return super().pool(tensor, inputs)
+        return tensor
 
     def _find_config(self) -> Any:
         """What timm knows about the network by its name; None for one elsewhere."""
