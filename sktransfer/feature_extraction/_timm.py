@@ -47,8 +47,9 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
     layer : str, list of str or None, default=None
         The layers that give the features, as in :class:`TorchFeatureExtractor`. None,
         like ``"penultimate"``, is the input of the classifier: the pooled and
-        normalised output of ``forward_head(..., pre_logits=True)``.
-    pooling : {"mean", "max", "flatten"} or callable, default="mean"
+        normalised output of ``forward_head(..., pre_logits=True)``. It is the last of
+        ``"all"`` layers.
+    pooling : {"mean", "max", "flatten"}, ("grid", k) or callable, default="mean"
         How the output of another layer becomes (n_samples, n_features), as in
         :class:`TorchFeatureExtractor`. Tokens are pooled with the class token. Maps
         with their channels last are told by their equal height and width.
@@ -112,7 +113,7 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
         model_kwargs: dict[str, Any] | None = None,
         image_size: int | None = None,
         layer: str | Sequence[str] | None = None,
-        pooling: str | Callable[..., torch.Tensor] = "mean",
+        pooling: str | tuple[str, int] | Callable[..., torch.Tensor] = "mean",
         batch_size: int = 64,
         device: str | torch.device = "auto",
         dtype: str | None = None,
