@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d, relu  # noqa: E402
 
 from sktransfer.exceptions import CandidateFailedWarning  # noqa: E402
 from sktransfer.feature_extraction import TorchFeatureExtractor  # noqa: E402
-from sktransfer.feature_extraction._layers import pool  # noqa: E402
+from sktransfer.feature_extraction._pooling import pool  # noqa: E402
 from sktransfer.metrics import logme_score  # noqa: E402
 from sktransfer.model_selection import ModelSelector  # noqa: E402
 
