@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from sktransfer.feature_extraction._base import Extraction
@@ -15,6 +15,7 @@ torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor
 
 SOURCE = "source probabilities"  # no submodule's name has a space
 _MEAN = re.compile(r"mean\((.*)\)")
+_INPUT = re.compile(r"input\((.*)\)")
 
 
 class Layers:
@@ -51,9 +52,9 @@ class Layers:
                     "The layer 'all' stands for all layers, in a list too. Got "
                     f"layer={asked!r}: use layer='all'."
                 )
-            leaves = self._leaves()
-            self.candidates = frozenset(leaves)
-            asked = [*leaves, self._own]
+            inputs = [f"input({name})" for name in self._with_weights()]
+            self.candidates = frozenset(inputs)
+            asked = [*inputs, self._own]
         self.plan = self._make_plan(asked)
         needed = dict.fromkeys(name for names in self.plan.values() for name in names)
         self.taps = {name: self._tap(name) for name in needed}
@@ -65,16 +66,15 @@ class Layers:
         """The layer with the network's own features."""
         return "penultimate" if self._source_head in self._submodules else "output"
 
-    def _leaves(self) -> list[str]:
-        """Submodules without submodules; parametrizations of weights do not count."""
+    def _with_weights(self) -> list[str]:
+        """Submodules with a matrix, or a kernel, of weights; not the source head."""
         return [
             name
             for name, submodule in self._module.named_modules()
             if name
-            and name != self._own
+            and name != self._source_head
             and "parametrizations" not in name.split(".")
-            and type(submodule).forward is not torch.nn.Module.forward
-            and not dict(submodule.named_children()).keys() - {"parametrizations"}
+            and any(weight.ndim > 1 for weight in _own_weights(submodule))
         ]
 
     def _make_plan(self, asked: list[str]) -> dict[str, tuple[str, ...]]:
@@ -106,6 +106,11 @@ class Layers:
         """The layers that one name, or one wildcard, stands for."""
         if entry in self._submodules or entry == "output":
             return (entry,)
+        if parameter == "layer" and (of_input := _INPUT.fullmatch(entry)):
+            inner = of_input[1]
+            names = (inner,) if inner in self._submodules else self._match(inner)
+            if names:
+                return tuple(f"input({name})" for name in names)
         if entry == "penultimate" and parameter == "layer":
             if self._source_head in self._submodules:
                 return (entry,)
@@ -144,6 +149,8 @@ class Layers:
             return Tap(self._submodules[name])
         if name == "output":
             return Tap(self._module)
+        if inner := _INPUT.fullmatch(name):
+            return Tap(self._submodules[inner[1]], on_input=True)
         return Tap(self._submodules[self._source_head], on_input=True)
 
     def collect(self, seen: Mapping[str, torch.Tensor]) -> Extraction:
@@ -174,3 +181,10 @@ class Layers:
             name: tap for name, tap in self.taps.items() if name in {*names, SOURCE}
         }
         self.candidates = frozenset()
+
+
+def _own_weights(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
+    """Parameters of a module that are not those of a submodule; computed ones too."""
+    yield from module.parameters(recurse=False)
+    if hasattr(module, "parametrizations"):
+        yield from module.parametrizations.parameters()

@@ -12,6 +12,9 @@ from sktransfer.utils._optional import import_optional
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
 
 
+_GIVEN = "what the network is given"
+
+
 class Tap(NamedTuple):
     """Where a tensor is taken: a submodule's output, or what goes into it."""
 
@@ -26,53 +29,48 @@ def run_with_taps(
     *,
     candidates: Collection[str] = (),
     n_samples: int | None = None,
-    is_linear: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Run one forward pass, and reduce the tensor at each tap as it passes by.
 
     `reduce(name, tensor)` at once keeps no large activation alive, and sees it before
     a later layer can change it in place. Where a submodule runs more than once, its
     last run counts; a ValueError says if one did not run. The results are in the order
-    of these runs, without those of `candidates` that did not run, gave no features of
-    `n_samples` or gave a copy of what is there. `is_linear` says that `reduce` takes
-    means within the channels, so that it need not be called after a batch
-    normalisation.
+    of these runs. Left out are those of `candidates` that did not run, had no features
+    of `n_samples`, had a copy of what is there, or had what the first of them had.
     """
     seen: dict[str, torch.Tensor] = {}
     copies = _Copies()
+    has_begun = False
 
     def attach(name: str, tap: Tap):
         is_candidate = name in candidates
 
-        def take(value: Any, source: str | None = None) -> None:
-            before = seen.get(source)
+        def take(value: Any) -> None:
+            nonlocal has_begun
             seen.pop(name, None)  # of an earlier run
             tensor = first_tensor(value)
             if is_candidate:
+                is_first, has_begun = not has_begun, True
                 if tensor is None or not _is_layer(tensor, n_samples):
+                    return
+                if is_first:
+                    copies.note(_GIVEN, tensor)
                     return
             elif tensor is None:
                 raise ValueError(f"The layer {name!r} has no tensor in its output.")
-            if (copied := copies.find(tensor)) in seen:
-                if is_candidate:
-                    return
-                if copied in candidates:
-                    del seen[copied]  # rather than the network's own features
+            copied = copies.find(tensor)
+            if is_candidate and (copied in seen or copied == _GIVEN):
+                return
+            if copied in candidates:
+                seen.pop(copied, None)  # rather than the network's own features
             copies.note(name, tensor)
-            if before is None:
-                seen[name] = reduce(name, tensor)
-            else:
-                seen[name] = _normalise(tap.submodule, before)
-
-        def take_output(_: Any, args: tuple, out: Any) -> None:
-            is_known = is_linear and _only_normalises(tap.submodule, args)
-            take(out, copies.find(args[0]) if is_known else None)
+            seen[name] = reduce(name, tensor)
 
         if tap.on_input:
             return tap.submodule.register_forward_pre_hook(
                 lambda _, args, kwargs: take((args, kwargs)), with_kwargs=True
             )
-        return tap.submodule.register_forward_hook(take_output)
+        return tap.submodule.register_forward_hook(lambda _, args, out: take(out))
 
     with ExitStack() as hooks:
         for name, tap in taps.items():
@@ -84,39 +82,6 @@ def run_with_taps(
             f"The forward pass did not run {missing}, which therefore have no output."
         )
     return seen
-
-
-def _only_normalises(module: torch.nn.Module, args: tuple) -> bool:
-    """Whether a module rescales the channels of square maps, and does nothing else.
-
-    Of other maps, those of timm may have their channels last.
-    """
-    return (
-        type(module) is torch.nn.BatchNorm2d
-        and not module.training
-        and module.running_mean is not None
-        and len(module._forward_hooks) == 1  # others may change the output
-        and len(args) == 1
-        and args[0].shape[2] == args[0].shape[3]
-    )
-
-
-def _normalise(module: torch.nn.BatchNorm2d, means: torch.Tensor) -> torch.Tensor:
-    """The means within the channels after a batch normalisation, of those before."""
-    mean, var, weight, bias = (
-        None if tensor is None else tensor.to(torch.float32)
-        for tensor in (
-            module.running_mean,
-            module.running_var,
-            module.weight,
-            module.bias,
-        )
-    )
-    cells = means.reshape(len(means), module.num_features, -1)
-    cells = torch.nn.functional.batch_norm(
-        cells, mean, var, weight, bias, eps=module.eps
-    )
-    return cells.reshape(means.shape)
 
 
 def _is_layer(tensor: torch.Tensor, n_samples: int | None) -> bool:
