@@ -1,29 +1,21 @@
-"""The layers of a torch module: finding, tapping and pooling them."""
+"""The layers of a torch module that the `layer` parameter names."""
 
 from __future__ import annotations
 
 import difflib
-import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
 
 from sktransfer.feature_extraction._base import Extraction
+from sktransfer.feature_extraction._taps import Tap
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
 
 SOURCE = "source probabilities"  # no submodule's name has a space
 _MEAN = re.compile(r"mean\((.*)\)")
-
-
-class Tap(NamedTuple):
-    """Where a tensor is taken: a submodule's output, or what goes into it."""
-
-    submodule: torch.nn.Module
-    on_input: bool = False
+_INPUT = re.compile(r"input\((.*)\)")
 
 
 class Layers:
@@ -31,6 +23,7 @@ class Layers:
 
     `plan` has, for each result, the layers that it is the mean of (a plain layer's is
     itself alone); `taps` say where to find them, and the source logits if wanted.
+    Of the `candidates` for "all" layers, the first batch tells which are in the plan.
     """
 
     def __init__(
@@ -50,12 +43,39 @@ class Layers:
         if source_head is not None:
             self._find(source_head, parameter="source_head")
         if layer is None:
-            layer = "penultimate" if source_head in self._submodules else "output"
-        self.plan = self._make_plan([layer] if isinstance(layer, str) else list(layer))
+            layer = self._own
+        asked = [layer] if isinstance(layer, str) else list(layer)
+        self.candidates: frozenset[str] = frozenset()
+        if "all" in asked and "all" not in self._submodules:
+            if len(asked) > 1:
+                raise ValueError(
+                    "The layer 'all' stands for all layers, in a list too. Got "
+                    f"layer={asked!r}: use layer='all'."
+                )
+            inputs = [f"input({name})" for name in self._with_weights()]
+            self.candidates = frozenset(inputs)
+            asked = [*inputs, self._own]
+        self.plan = self._make_plan(asked)
         needed = dict.fromkeys(name for names in self.plan.values() for name in names)
         self.taps = {name: self._tap(name) for name in needed}
         if source_proba:
             self.taps[SOURCE] = self._tap(source_head)
+
+    @property
+    def _own(self) -> str:
+        """The layer with the network's own features."""
+        return "penultimate" if self._source_head in self._submodules else "output"
+
+    def _with_weights(self) -> list[str]:
+        """Submodules with a matrix, or a kernel, of weights; not the source head."""
+        return [
+            name
+            for name, submodule in self._module.named_modules()
+            if name
+            and name != self._source_head
+            and "parametrizations" not in name.split(".")
+            and any(weight.ndim > 1 for weight in _own_weights(submodule))
+        ]
 
     def _make_plan(self, asked: list[str]) -> dict[str, tuple[str, ...]]:
         if not asked or not all(isinstance(name, str) for name in asked):
@@ -86,6 +106,11 @@ class Layers:
         """The layers that one name, or one wildcard, stands for."""
         if entry in self._submodules or entry == "output":
             return (entry,)
+        if parameter == "layer" and (of_input := _INPUT.fullmatch(entry)):
+            inner = of_input[1]
+            names = (inner,) if inner in self._submodules else self._match(inner)
+            if names:
+                return tuple(f"input({name})" for name in names)
         if entry == "penultimate" and parameter == "layer":
             if self._source_head in self._submodules:
                 return (entry,)
@@ -124,10 +149,14 @@ class Layers:
             return Tap(self._submodules[name])
         if name == "output":
             return Tap(self._module)
+        if inner := _INPUT.fullmatch(name):
+            return Tap(self._submodules[inner[1]], on_input=True)
         return Tap(self._submodules[self._source_head], on_input=True)
 
     def collect(self, seen: Mapping[str, torch.Tensor]) -> Extraction:
         """The results of the plan from the pooled layers of one batch."""
+        if self.candidates:
+            self._settle(seen)
         results = {}
         for result, names in self.plan.items():
             layers = [seen[name] for name in names]
@@ -142,96 +171,20 @@ class Layers:
             )
         return Extraction(results, seen.get(SOURCE))
 
-
-def run_with_taps(
-    call: Callable[[], Any],
-    taps: Mapping[str, Tap],
-    reduce: Callable[[str, torch.Tensor], torch.Tensor],
-) -> dict[str, torch.Tensor]:
-    """Run one forward pass, and reduce the tensor at each tap as it passes by.
-
-    `reduce(name, tensor)` at once keeps no large activation alive, and sees it before
-    a later layer can change it in place. Where a submodule runs more than once, its
-    last run counts; a ValueError says if one did not run.
-    """
-    seen = {}
-
-    def attach(name: str, tap: Tap):
-        def take(value: Any) -> None:
-            seen[name] = reduce(name, first_tensor(value, name))
-
-        if tap.on_input:
-            return tap.submodule.register_forward_pre_hook(
-                lambda _, args, kwargs: take((args, kwargs)), with_kwargs=True
-            )
-        return tap.submodule.register_forward_hook(lambda _, args, out: take(out))
-
-    with ExitStack() as hooks:
-        for name, tap in taps.items():
-            hooks.callback(attach(name, tap).remove)
-        call()
-    if missing := [name for name in taps if name not in seen]:
-        raise ValueError(
-            f"The forward pass did not run {missing}, which therefore have no output."
-        )
-    return seen
+    def _settle(self, seen: Mapping[str, torch.Tensor]) -> None:
+        """Keep the candidates seen before the network's own features, in order."""
+        order = list(seen)
+        names = order[: order.index(self._own)]
+        names = [name for name in names if name in self.candidates] + [self._own]
+        self.plan = {name: (name,) for name in names}
+        self.taps = {
+            name: tap for name, tap in self.taps.items() if name in {*names, SOURCE}
+        }
+        self.candidates = frozenset()
 
 
-def first_tensor(value: Any, name: str) -> torch.Tensor:
-    """The first tensor in a module's output, however deep in tuples and dicts."""
-    queue = [value]
-    while queue:
-        value = queue.pop(0)
-        if isinstance(value, torch.Tensor):
-            return value
-        if isinstance(value, Mapping):
-            queue[:0] = value.values()
-        elif isinstance(value, (tuple, list)):
-            queue[:0] = value
-        elif hasattr(value, "__dataclass_fields__"):
-            queue[:0] = vars(value).values()
-    raise ValueError(f"The layer {name!r} has no tensor in its output.")
-
-
-def pool(
-    tensor: torch.Tensor, how: str | Callable[..., torch.Tensor], batch: Any = None
-) -> torch.Tensor:
-    """Pool a layer to float32 features (n, n_features), in memory of their own.
-
-    Outputs with two axes pass through. Of three, (n, tokens, features), the last holds
-    the features; of four and more, (n, features, height, width), the second does. A
-    callable that takes two arguments gets the batch, too.
-    """
-    own, tensor = tensor, tensor.to(torch.float32)
-    n_axes = tensor.ndim
-    if callable(how):
-        given = (tensor, batch) if _takes_two(how) else (tensor,)
-        tensor = torch.as_tensor(how(*given), dtype=torch.float32)
-    elif how == "flatten" or n_axes < 3:
-        tensor = tensor.reshape(len(tensor), -1)
-    else:
-        axes = 1 if n_axes == 3 else tuple(range(2, n_axes))
-        tensor = tensor.mean(axes) if how == "mean" else tensor.amax(axes)
-    # A view would change with a later layer that works in place.
-    same = tensor.untyped_storage().data_ptr() == own.untyped_storage().data_ptr()
-    return tensor.clone() if same else tensor
-
-
-def _takes_two(function: Callable) -> bool:
-    """Whether a function needs two arguments."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except ValueError:  # some of those written in C do not tell
-        return False
-    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return sum(p.kind in kinds and p.default is p.empty for p in parameters) == 2
-
-
-def softmax(logits: torch.Tensor) -> torch.Tensor:
-    """Float32 probabilities (n, n_classes) of logits (n, n_classes[, 1, 1])."""
-    if logits.ndim < 2 or logits.shape[2:].numel() != 1:
-        raise ValueError(
-            "The source head must give logits of shape (n_samples, n_source_classes). "
-            f"Got shape {tuple(logits.shape)}."
-        )
-    return torch.softmax(logits.to(torch.float32).flatten(1), dim=1)
+def _own_weights(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
+    """Parameters of a module that are not those of a submodule; computed ones too."""
+    yield from module.parameters(recurse=False)
+    if hasattr(module, "parametrizations"):
+        yield from module.parametrizations.parameters()

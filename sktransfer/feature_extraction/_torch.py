@@ -40,20 +40,24 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
         - ``"mean"``, in a list: the mean of all the other layers of the list, which
           must be of equal width. ``"mean(block*)"``, or ``"mean(block1, block2)"``,
           is the mean alone, without the layers it is made of;
+        - ``"input(conv1)"``: what goes into a submodule, or several by a wildcard;
+        - ``"all"``, alone: all layers of the network, see the notes;
         - None: ``"penultimate"`` where `source_head` names a submodule, ``"output"``
           otherwise.
 
-        A submodule called "output" or "penultimate" takes precedence. If an output is
-        a tuple, dict or dataclass, its first tensor is taken; if a submodule runs more
-        than once, its last run.
-    pooling : {"mean", "max", "flatten"} or callable, default="mean"
+        A submodule called "output", "penultimate" or "all" takes precedence. If an
+        output is a tuple, dict or dataclass, its first tensor is taken; if a submodule
+        runs more than once, its last run.
+    pooling : {"mean", "max", "flatten"}, ("grid", k) or callable, default="mean"
         How a layer's output becomes (n_samples, n_features): pooled over all axes but
         those of the samples and the features. The features are the last of three axes
         (samples, tokens, features) and the second of four or more (samples, channels,
-        height, width). Outputs with two axes are kept. A callable takes the float32
-        tensor and returns a tensor of shape (n_samples, n_features). If it takes two
-        arguments, it also receives the batch, with the padding of sequences or the
-        graph of each node.
+        height, width). Outputs with two axes are kept. ``("grid", 2)`` pools outputs
+        with four axes to the means of 2 x 2 cells (adaptive average pooling), which
+        gives channels x 4 features; of others it takes the mean. A callable takes the
+        float32 tensor and returns a tensor of shape (n_samples, n_features). If it
+        takes two arguments, it also receives the batch, with the padding of sequences
+        or the graph of each node.
     preprocess : callable, default=None
         Applied to each sample (a PIL image, an array, a file path); returns a tensor or
         array. If None, arrays and tensors are cut into batches, and lists of them
@@ -91,6 +95,21 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
     float32, as soon as it is computed. Floating-point inputs are converted to the
     precision of the module's weights; integers (token indices, uint8 images) are not.
 
+    With ``layer="all"``, the layers are what the network's weights read: the inputs of
+    all submodules with a matrix or kernel of weights (convolutions, linear maps), in
+    the order in which they run, without the first, which reads the samples themselves.
+    These are the outputs of all activations, shortcuts and normalisations that the
+    network goes on with, whether they are modules or functions; the outputs of
+    convolutions and linear maps, pooled, would show nearly the same once more. The last
+    layer is what None stands for; what runs after it, such as the source head, is left
+    out. Where a submodule runs more than once, its last run decides on the value and
+    the place. The first batch tells which inputs are layers: those with two to four
+    axes and one row per sample, each tensor once. If one of these does not fit a later
+    batch, a ValueError says so: where an input has as many rows as the first batch by
+    chance, set another `batch_size`. NaN and infinity are passed on;
+    :class:`~sktransfer.model_selection.ModelSelector` then fails the candidate with an
+    error that names the layer.
+
     In :meth:`fingerprint`, import names and importable factories count by their code
     and arguments, which should therefore determine the weights. Modules, and those
     made by lambdas or functions of a notebook, count by class, tensors, hooks and
@@ -102,19 +121,23 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
     >>> from torch import nn
     >>> from sktransfer.feature_extraction import TorchFeatureExtractor
     >>> def make_module():
-    ...     return nn.Sequential(
-    ...         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
-    ...     )
+    ...     maps = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()]
+    ...     return nn.Sequential(*maps, nn.Flatten(), nn.Linear(32, 10))
     >>> images = np.zeros((5, 3, 6, 6), dtype=np.float32)
-    >>> extractor = TorchFeatureExtractor(make_module, layer=["1", "2"])
+    >>> extractor = TorchFeatureExtractor(make_module, layer=["1", "4"])
     >>> extractor.transform(images).shape
-    (5, 136)
+    (5, 40)
     >>> {name: f.shape for name, f in extractor.transform_layers(images).items()}
-    {'1': (5, 8), '2': (5, 128)}
-    >>> extractor = TorchFeatureExtractor(make_module, source_head="3")
+    {'1': (5, 8), '4': (5, 32)}
+    >>> extractor = TorchFeatureExtractor(
+    ...     make_module, layer="all", pooling=("grid", 2), source_head="5"
+    ... )
+    >>> {name: f.shape for name, f in extractor.transform_layers(images).items()}
+    {'input(2)': (5, 32), 'penultimate': (5, 32)}
+    >>> extractor = TorchFeatureExtractor(make_module, source_head="5")
     >>> features, proba = extractor.extract(images, source_proba=True)
     >>> list(features), features["penultimate"].shape, proba.shape
-    (['penultimate'], (5, 128), (5, 10))
+    (['penultimate'], (5, 32), (5, 10))
 
     Sequences of different lengths, padded:
 
@@ -140,7 +163,7 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
         network: str | Callable[[], torch.nn.Module] | torch.nn.Module,
         *,
         layer: str | Sequence[str] | None = None,
-        pooling: str | Callable[..., torch.Tensor] = "mean",
+        pooling: str | tuple[str, int] | Callable[..., torch.Tensor] = "mean",
         preprocess: Callable[[Any], Any] | None = None,
         collate_fn: Callable[[list], Any] | None = None,
         source_head: str | None = None,
