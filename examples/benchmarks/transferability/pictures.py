@@ -13,7 +13,14 @@ from PIL import Image, ImageDraw, ImageFont
 SIZE = 32
 # Shapes are drawn larger and scaled down, which smooths their edges.
 ZOOM = 4
-FACES = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral", "cmr10", "cmss10")
+FACES = (
+    "DejaVuSans",
+    "DejaVuSansMono",
+    "DejaVuSerif",
+    "STIXGeneral",
+    "cmr10",
+    "cmss10",
+)
 SHAPES = ("disc", "ring", "square", "frame", "triangle", "star", "cross", "bars")
 
 
@@ -59,7 +66,9 @@ def _draw(draw, shape: str, centre, radius: float, turn: float, colour: tuple) -
     elif shape in ("cross", "bars"):
         along = radius * np.array([math.cos(turn), math.sin(turn)])
         across = along[::-1] * [-1, 1]
-        starts = [centre] if shape == "cross" else [centre - across, centre, centre + across]
+        starts = (
+            [centre] if shape == "cross" else [centre - across, centre, centre + across]
+        )
         lines = [(start - along, start + along) for start in starts]
         if shape == "cross":
             lines.append((centre - across, centre + across))

@@ -41,7 +41,9 @@ def short_fine_tuning(start: str, starts: Path, X, y, train, test, seed) -> dict
     scores = {}
     for epochs in SHORT_EPOCHS:
         network = load_start(start, starts)
-        fit_whole(network, X[train], y[train], rate=SHORT_RATE, epochs=epochs, seed=seed)
+        fit_whole(
+            network, X[train], y[train], rate=SHORT_RATE, epochs=epochs, seed=seed
+        )
         scores[f"fine_tuning_{epochs}"] = accuracy(network, X[test], y[test])
     return scores
 
@@ -85,8 +87,12 @@ def score_one(run: tuple, folder: Path, starts: Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder of the .npz files")
-    parser.add_argument("--starts", type=Path, required=True, help="output of starts.py")
-    parser.add_argument("--runs", type=Path, required=True, help="file of finished runs")
+    parser.add_argument(
+        "--starts", type=Path, required=True, help="output of starts.py"
+    )
+    parser.add_argument(
+        "--runs", type=Path, required=True, help="file of finished runs"
+    )
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()

@@ -224,7 +224,10 @@ def main() -> None:
                 *(columns[f"fine_tuned {part}"][i] for part in ("tau", "low", "high"))
             ),
             "{:+.2f} ({:+.2f}..{:+.2f})".format(
-                *(columns[f"fine_tuned gain{part}"][i] for part in ("", " low", " high"))
+                *(
+                    columns[f"fine_tuned gain{part}"][i]
+                    for part in ("", " low", " high")
+                )
             ),
             f"{columns['fine_tuned regret'][i]:.1f}",
             "{:.2f} ({:.2f}..{:.2f})".format(

@@ -144,7 +144,9 @@ def complete(store: RunStore, runs: list, pool, settings: tuple, label: str) -> 
     """Run what is missing."""
     missing = [run for run in runs if run not in store.results]
     with Progress(*Progress.get_default_columns(), TimeElapsedColumn()) as progress:
-        bar = progress.add_task(label, total=len(runs), completed=len(runs) - len(missing))
+        bar = progress.add_task(
+            label, total=len(runs), completed=len(runs) - len(missing)
+        )
         futures = [pool.submit(run_one, run, *settings) for run in missing]
         try:
             for future in as_completed(futures):
@@ -158,8 +160,12 @@ def complete(store: RunStore, runs: list, pool, settings: tuple, label: str) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="folder of the .npz files")
-    parser.add_argument("--starts", type=Path, required=True, help="output of starts.py")
-    parser.add_argument("--runs", type=Path, required=True, help="file of finished runs")
+    parser.add_argument(
+        "--starts", type=Path, required=True, help="output of starts.py"
+    )
+    parser.add_argument(
+        "--runs", type=Path, required=True, help="file of finished runs"
+    )
     parser.add_argument("--targets", nargs="+", choices=TARGETS, default=TARGETS)
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
