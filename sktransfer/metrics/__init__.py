@@ -1,6 +1,12 @@
 """Transferability metrics and their scorers."""
 
 from sktransfer.metrics._data import LabelledData
+from sktransfer.metrics._deep_scores import (  # noqa: F401
+    # In __all__ once the registry has metrics that read layers.
+    deep_logme_score,
+    deep_loo_accuracy_score,
+    deep_loo_log_likelihood_score,
+)
 from sktransfer.metrics._gbc import gbc_score
 from sktransfer.metrics._h_score import h_score, regularized_h_score
 from sktransfer.metrics._knn import knn_score
