@@ -11,6 +11,9 @@ from scipy.linalg.lapack import dpstrf
 from sktransfer.utils._array_api import in_range, to_numpy
 from sktransfer.utils._validation import check_features
 
+# Two layers are copies if their kernels share this part of the digits of their dtype.
+_SAME = 2 / 3
+
 
 def check_layers(layers: Any) -> dict[Any, Any]:
     """Validate layers: finite arrays of shape (n_samples, n_features), n the same."""
@@ -52,49 +55,44 @@ class LayerMixture:
     def __init__(self, layers: Mapping[Any, Any], sample_weight: Any = None):
         *others, last = map(to_numpy, layers.values())
         self.n_samples = n = len(last)
-        self._in_dual = sum(X.shape[1] for X in (*others, last)) >= n
+        in_dual = sum(X.shape[1] for X in (*others, last)) >= n
         # K_l r tells whether two kernels are the same.
         probe = np.random.default_rng(0).normal(size=n)
-        marks: list[np.ndarray] = []
-        self._parts: list[np.ndarray] = []
-        for X in (last, *others):
-            tolerance = float(np.finfo(X.dtype).eps) ** (2 / 3)
-            X = _unit_trace(X, sample_weight)
+        self._last = _unit_trace(last, sample_weight)
+        marks = [self._last @ (self._last.T @ probe)] if self._last.any() else []
+        self._others: list[np.ndarray] = []  # scaled features
+        self._kernels: list[np.ndarray] = []  # K_last, and the sum of the others
+        for given in others:
+            X = _unit_trace(given, sample_weight)
             mark = X @ (X.T @ probe)
-            near = tolerance * np.linalg.norm(mark)
-            counts = X.any() and all(np.linalg.norm(mark - m) > near for m in marks)
-            if counts:
-                marks.append(mark)
-            if counts or not self._parts:  # the last layer, even if it is constant
-                self._add(X)
+            near = float(np.finfo(given.dtype).eps) ** _SAME * np.linalg.norm(mark)
+            if any(np.linalg.norm(mark - m) <= near for m in marks) or not X.any():
+                continue
+            marks.append(mark)
+            if not in_dual:
+                self._others.append(X)
+            elif not self._kernels:
+                self._kernels = [self._last @ self._last.T, X @ X.T]
+            else:
+                self._kernels[1] += X @ X.T
         self.n_distinct = len(marks)
-
-    def _add(self, X: np.ndarray) -> None:
-        """Keep a layer: the first as K_last, and the sum of the others."""
-        if not self._in_dual:
-            self._parts.append(X)
-        elif len(self._parts) < 2:
-            self._parts.append(X @ X.T)
-        else:
-            self._parts[1] += X @ X.T
 
     @property
     def is_pure(self) -> bool:
         """Whether there is nothing to mix with the last layer."""
-        return len(self._parts) == 1
+        return not self._others and not self._kernels
 
     def features(self, rho: float) -> np.ndarray:
         """F with F F^T = K(rho), float64, of shape (n_samples, n_features)."""
-        share = rho / max(self.n_distinct, 1)
-        last, *others = self._parts
+        if self.is_pure or rho == 0:
+            return self._last
         # A constant last layer is zero, whatever its factor.
-        if not self._in_dual:
-            scaled = [np.sqrt(share) * X for X in others]
-            return np.concatenate([np.sqrt(1 - rho + share) * last, *scaled], axis=1)
-        K = (1 - rho + share) * last
-        for total in others:
-            K += share * total
-        return _factor(K)
+        share = rho / self.n_distinct
+        of_last = 1 - rho + share
+        if self._kernels:
+            return _factor(of_last * self._kernels[0] + share * self._kernels[1])
+        scaled = [np.sqrt(share) * X for X in self._others]
+        return np.concatenate([np.sqrt(of_last) * self._last, *scaled], axis=1)
 
 
 def _unit_trace(X: np.ndarray, sample_weight: Any = None) -> np.ndarray:
@@ -114,7 +112,10 @@ def _factor(K: np.ndarray) -> np.ndarray:
     It is padded by zeros to more features than samples, so that the spectrum is taken
     from products of samples, as that of any wide features.
     """
-    L, pivots, rank, _ = dpstrf(K, lower=1)
-    F = np.zeros((len(K), len(K) + 1))
+    n = len(K)
+    # Above the rounding of K: its root would look like features.
+    tolerance = 10 * n * np.finfo(np.float64).eps * np.trace(K)
+    L, pivots, rank, _ = dpstrf(K, lower=1, tol=tolerance)
+    F = np.zeros((n, n + 1))
     F[pivots - 1, :rank] = np.tril(L)[:, :rank]
     return F

@@ -113,7 +113,7 @@ def deep_logme_score(
     >>> round(deep_logme_score(layers, y, mixture=0.0), 3)  # the last layer alone
     -0.317
     >>> round(deep_logme_score(layers, y), 3)
-    -0.16
+    -0.125
     """
     return _score(
         LOGME,
