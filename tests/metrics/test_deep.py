@@ -46,9 +46,10 @@ DEEP = [deep for deep, _ in SCORES]
 
 
 def wide(X, n_features=80, seed=0):
-    """Random features of the given ones, more than samples."""
-    W = np.random.default_rng(seed).normal(size=(X.shape[1], n_features))
-    return np.tanh(X @ W / 3)
+    """Random features of the given ones, more than samples, and of full rank."""
+    rng = np.random.default_rng(seed)
+    W = rng.normal(size=(X.shape[1], n_features))
+    return np.tanh(X @ W / 3) + 0.1 * rng.normal(size=(len(X), n_features))
 
 
 # All layers together have fewer features than samples, or more.
@@ -291,6 +292,7 @@ class TestInvariance:
         self.check(score, layers, again, 1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::sktransfer.exceptions.UnboundedEvidenceWarning")
 class TestWeights:
     @pytest.mark.parametrize("layers", NETWORKS, ids=IDS)
     def test_whole_weights_are_copies(self, layers):
@@ -360,6 +362,7 @@ class TestParts:
             deep_logme_score(layers, CLASSES[rows])
 
 
+@pytest.mark.filterwarnings("ignore::sktransfer.exceptions.UnboundedEvidenceWarning")
 class TestSubsample:
     def test_rows_are_stratified(self):
         labels = np.repeat([0, 1, 2], [900, 95, 5])
