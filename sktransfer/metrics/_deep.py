@@ -54,8 +54,9 @@ class LayerMixture:
 
     def __init__(self, layers: Mapping[Any, Any], sample_weight: Any = None):
         *others, last = map(to_numpy, layers.values())
-        self.n_samples = n = len(last)
+        n = len(last)
         in_dual = sum(X.shape[1] for X in (*others, last)) >= n
+        self._counted = slice(None) if sample_weight is None else sample_weight > 0
         # K_l r tells whether two kernels are the same.
         probe = np.random.default_rng(0).normal(size=n)
         self._last = _unit_trace(last, sample_weight)
@@ -90,7 +91,8 @@ class LayerMixture:
         share = rho / self.n_distinct
         of_last = 1 - rho + share
         if self._kernels:
-            return _factor(of_last * self._kernels[0] + share * self._kernels[1])
+            K = of_last * self._kernels[0] + share * self._kernels[1]
+            return _factor(K, trace=np.diagonal(K)[self._counted].sum())
         scaled = [np.sqrt(share) * X for X in self._others]
         return np.concatenate([np.sqrt(of_last) * self._last, *scaled], axis=1)
 
@@ -106,7 +108,7 @@ def _unit_trace(X: np.ndarray, sample_weight: Any = None) -> np.ndarray:
     return X / np.sqrt(trace) if trace > 0 else np.zeros_like(X)
 
 
-def _factor(K: np.ndarray) -> np.ndarray:
+def _factor(K: np.ndarray, trace: float) -> np.ndarray:
     """F with F F^T = K, by a pivoted Cholesky decomposition.
 
     It is padded by zeros to more features than samples, so that the spectrum is taken
@@ -114,7 +116,7 @@ def _factor(K: np.ndarray) -> np.ndarray:
     """
     n = len(K)
     # Above the rounding of K: its root would look like features.
-    tolerance = 10 * n * np.finfo(np.float64).eps * np.trace(K)
+    tolerance = 10 * n * np.finfo(np.float64).eps * trace
     L, pivots, rank, _ = dpstrf(K, lower=1, tol=tolerance)
     F = np.zeros((n, n + 1))
     F[pivots - 1, :rank] = np.tril(L)[:, :rank]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils import check_random_state, check_scalar
 
+from sktransfer.exceptions import RoundingWarning
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._deep import LayerMixture, check_layers
 from sktransfer.metrics._leave_one_out import LOO_ACCURACY, LOO_LOG_LIKELIHOOD
@@ -368,6 +369,8 @@ def _record(function: Callable[[], Any]) -> tuple[Any, list[Warning]]:
     """A result with its warnings, which count only if the mixture is chosen."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        # Layers are functions of each other, linear ones among them.
+        warnings.filterwarnings("ignore", ".* LogME ignores", RoundingWarning)
         result = function()
     return result, [warning.message for warning in caught]
 

@@ -317,6 +317,19 @@ class TestWeights:
         without = score({k: X[kept] for k, X in MANY.items()}, CLASSES[kept])
         assert with_weights == pytest.approx(without, abs=1e-8)
 
+    @pytest.mark.parametrize("score", DEEP)
+    @pytest.mark.parametrize("layers", NETWORKS, ids=IDS)
+    def test_values_of_zero_weight_do_not_matter(self, score, layers):
+        weights = np.ones(N)
+        weights[[0, 5, 9]] = 0
+        others = {name: X.copy() for name, X in layers.items()}
+        for X in others.values():
+            X[[0, 5, 9]] *= 1e4
+        for rho in (0.0, 0.5):
+            given = {"sample_weight": weights, "mixture": rho}
+            expected = score(layers, CLASSES, **given)
+            assert score(others, CLASSES, **given) == pytest.approx(expected, abs=1e-8)
+
 
 class TestConstantLayers:
     constant = np.full((N, 3), 0.1)
@@ -335,6 +348,26 @@ class TestConstantLayers:
         layers = {"first": self.constant, "last": self.constant[:, :1]}
         nothing = ordinary(np.zeros((N, 1)), CLASSES)
         assert deep(layers, CLASSES) == pytest.approx(nothing, abs=1e-12)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-4)])
+def test_layers_that_are_linear_functions_of_others(dtype, tolerance):
+    """A batch norm after a convolution, or a linear layer: no warnings, same kernel."""
+    rng = np.random.default_rng(0)
+    first = wide(WINE, 12)
+    layers = {
+        "first": first,
+        "batch norm": first * rng.uniform(0.1, 3, 12) + 1,
+        "last": first @ rng.normal(size=(12, 4)),
+    }
+    assert sum(X.shape[1] for X in layers.values()) < N
+    K = dense_kernel(layers, 0.5)
+    expected = np.mean([dense_evidence(K, column) for column in ONE_HOT.T])
+    layers = {name: X.astype(dtype) for name, X in layers.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        score = deep_logme_score(layers, CLASSES, mixture=0.5)
+    assert score == pytest.approx(expected, abs=tolerance)
 
 
 class TestParts:
