@@ -240,6 +240,19 @@ class TestOneLayer:
 
 
 @pytest.mark.parametrize("score", DEEP)
+def test_tensors_and_data_frames(score):
+    torch = pytest.importorskip("torch")
+    pandas = pytest.importorskip("pandas")
+    tensors = {name: torch.asarray(X) for name, X in MANY.items()}
+    frames = {name: pandas.DataFrame(X) for name, X in MANY.items()}
+    expected = score(MANY, CLASSES, max_samples=50)
+    for layers, y in ((tensors, torch.asarray(CLASSES)), (frames, CLASSES)):
+        assert score(layers, y, max_samples=50) == pytest.approx(expected, abs=1e-12)
+    half = {name: X.bfloat16() for name, X in tensors.items()}
+    assert score(half, CLASSES) == pytest.approx(score(MANY, CLASSES), abs=0.05)
+
+
+@pytest.mark.parametrize("score", DEEP)
 @pytest.mark.parametrize("layers", NETWORKS, ids=IDS)
 class TestInvariance:
     def check(self, score, layers, others, tolerance=1e-8):
