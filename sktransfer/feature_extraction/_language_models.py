@@ -107,14 +107,14 @@ def layer_names(layer: int | str | Sequence[int | str], n_layers: int) -> list[s
     """The layers asked for as `Layers` takes them: ``[-1]`` is ``['12']`` of 12."""
 
     def expand(entry: int | str) -> list[str]:
-        if entry == "*":
+        if entry in ("*", "all"):
             return [str(i) for i in range(n_layers + 1)]
         try:
             return [str(range(n_layers + 1)[int(entry)])]
         except (ValueError, TypeError, IndexError):
             raise ValueError(
                 f"The 'layer' parameter must be an index from {-n_layers - 1} to "
-                f"{n_layers}, '*', 'mean', 'mean(...)' or a list of them. Got "
+                f"{n_layers}, 'all', '*', 'mean', 'mean(...)' or a list of them. Got "
                 f"{entry!r}."
             ) from None
 

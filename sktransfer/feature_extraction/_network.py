@@ -12,7 +12,11 @@ from numbers import Integral
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import (
+    Interval,
+    InvalidParameterError,
+    StrOptions,
+)
 
 from sktransfer.feature_extraction._base import BaseExtractor, Extraction
 from sktransfer.feature_extraction._batches import collate, describe, to_device
@@ -80,7 +84,7 @@ class BaseNetworkExtractor(BaseExtractor):
 
     _parameter_constraints: dict = {
         "layer": [str, list, tuple, None],
-        "pooling": [StrOptions({"mean", "max", "flatten"}), callable],
+        "pooling": [StrOptions({"mean", "max", "flatten"}), callable, tuple],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "dtype": [StrOptions({"float32", "bfloat16", "float16"}), None],
@@ -312,7 +316,11 @@ class BaseNetworkExtractor(BaseExtractor):
 
         They must share no memory with `tensor`. `inputs` went into the module.
         """
-        return pool(tensor, self.pooling, inputs)
+        return pool(self._channels_first(tensor), self.pooling, inputs)
+
+    def _channels_first(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A layer's output as the functions that pool it take it."""
+        return tensor
 
     def run_batch(
         self,
@@ -364,13 +372,21 @@ class BaseNetworkExtractor(BaseExtractor):
         precision = nullcontext()
         if self.dtype in ("bfloat16", "float16"):
             precision = torch.autocast(device.type, dtype=getattr(torch, self.dtype))
+        is_linear = type(self).pool is BaseNetworkExtractor.pool and (
+            self.pooling == "mean" or isinstance(self.pooling, tuple)
+        )
         # Not inference_mode, which is no faster here: what a module keeps of this pass
         # could never be trained with.
         recording = nullcontext() if gradients else torch.no_grad()
         try:
             with recording, precision:
                 seen = run_with_taps(
-                    lambda: self.forward(running, inputs), layers.taps, reduce
+                    lambda: self.forward(running, inputs),
+                    layers.taps,
+                    reduce,
+                    candidates=layers.candidates,
+                    n_samples=len(rows),
+                    is_linear=is_linear,
                 )
         except torch.OutOfMemoryError as error:
             error.add_note(f"Try a lower batch_size than {self.batch_size}.")
@@ -413,6 +429,20 @@ class BaseNetworkExtractor(BaseExtractor):
             self._cache().pop("module", None)
             self._cache().pop("weights", None)
         return super().set_params(**params)
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        if isinstance(how := self.pooling, tuple) and not (
+            len(how) == 2
+            and how[0] == "grid"
+            and isinstance(how[1], Integral)
+            and how[1] >= 1
+        ):
+            raise InvalidParameterError(
+                f"The 'pooling' parameter of {type(self).__name__} must be, where it "
+                f"is a tuple, ('grid', k) with an int k of at least 1. Got {how!r} "
+                "instead."
+            )
 
     def _module_params(self) -> dict[str, Any]:
         """What tells one module from another, `network` included."""

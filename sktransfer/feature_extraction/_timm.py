@@ -47,8 +47,9 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
     layer : str, list of str or None, default=None
         The layers that give the features, as in :class:`TorchFeatureExtractor`. None,
         like ``"penultimate"``, is the input of the classifier: the pooled and
-        normalised output of ``forward_head(..., pre_logits=True)``.
-    pooling : {"mean", "max", "flatten"} or callable, default="mean"
+        normalised output of ``forward_head(..., pre_logits=True)``. It is the last of
+        ``"all"`` layers.
+    pooling : {"mean", "max", "flatten"}, ("grid", k) or callable, default="mean"
         How the output of another layer becomes (n_samples, n_features), as in
         :class:`TorchFeatureExtractor`. Tokens are pooled with the class token. Maps
         with their channels last are told by their equal height and width.
@@ -112,7 +113,7 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
         model_kwargs: dict[str, Any] | None = None,
         image_size: int | None = None,
         layer: str | Sequence[str] | None = None,
-        pooling: str | Callable[..., torch.Tensor] = "mean",
+        pooling: str | tuple[str, int] | Callable[..., torch.Tensor] = "mean",
         batch_size: int = 64,
         device: str | torch.device = "auto",
         dtype: str | None = None,
@@ -182,13 +183,14 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
             return module(inputs)
         maps = module.forward_features(inputs)
         return heads(
-            module.forward_head(maps, pre_logits=True), module.forward_head(maps)
+            module.forward_head(maps, pre_logits=True),
+            lambda: module.forward_head(maps),
         )
 
-    def pool(self, tensor: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    def _channels_first(self, tensor: torch.Tensor) -> torch.Tensor:
         if tensor.ndim == 4 and tensor.shape[1] == tensor.shape[2] != tensor.shape[3]:
             tensor = tensor.permute(0, 3, 1, 2)  # the channels stood last
-        return super().pool(tensor, inputs)
+        return tensor
 
     def _find_config(self) -> Any:
         """What timm knows about the network by its name; None for one elsewhere."""
@@ -234,9 +236,11 @@ class TimmFeatureExtractor(BaseNetworkExtractor):
 
 
 class _Heads(torch.nn.Module):
-    """Placeholder that exposes the inputs and outputs of a composite classifier."""
+    """Stand-in for a composite classifier, with the inputs and outputs of that."""
 
     NAME = "source_head"
 
-    def forward(self, features: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        return logits
+    def forward(
+        self, features: torch.Tensor, classify: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
+        return classify()

@@ -40,20 +40,23 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
         - ``"mean"``, in a list: the mean of all the other layers of the list, which
           must be of equal width. ``"mean(block*)"``, or ``"mean(block1, block2)"``,
           is the mean alone, without the layers it is made of;
+        - ``"all"``, alone: all layers of the network, see the notes;
         - None: ``"penultimate"`` where `source_head` names a submodule, ``"output"``
           otherwise.
 
-        A submodule called "output" or "penultimate" takes precedence. If an output is
-        a tuple, dict or dataclass, its first tensor is taken; if a submodule runs more
-        than once, its last run.
-    pooling : {"mean", "max", "flatten"} or callable, default="mean"
+        A submodule called "output", "penultimate" or "all" takes precedence. If an
+        output is a tuple, dict or dataclass, its first tensor is taken; if a submodule
+        runs more than once, its last run.
+    pooling : {"mean", "max", "flatten"}, ("grid", k) or callable, default="mean"
         How a layer's output becomes (n_samples, n_features): pooled over all axes but
         those of the samples and the features. The features are the last of three axes
         (samples, tokens, features) and the second of four or more (samples, channels,
-        height, width). Outputs with two axes are kept. A callable takes the float32
-        tensor and returns a tensor of shape (n_samples, n_features). If it takes two
-        arguments, it also receives the batch, with the padding of sequences or the
-        graph of each node.
+        height, width). Outputs with two axes are kept. ``("grid", 2)`` pools outputs
+        with four axes to the means of 2 x 2 cells (adaptive average pooling), which
+        gives channels x 4 features; of others it takes the mean. A callable takes the
+        float32 tensor and returns a tensor of shape (n_samples, n_features). If it
+        takes two arguments, it also receives the batch, with the padding of sequences
+        or the graph of each node.
     preprocess : callable, default=None
         Applied to each sample (a PIL image, an array, a file path); returns a tensor or
         array. If None, arrays and tensors are cut into batches, and lists of them
@@ -91,6 +94,19 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
     float32, as soon as it is computed. Floating-point inputs are converted to the
     precision of the module's weights; integers (token indices, uint8 images) are not.
 
+    With ``layer="all"``, the layers are the outputs of the submodules without
+    submodules, in the order in which they run. The last one is what None stands for;
+    what runs after it, such as the source head, is left out. Where a submodule runs
+    more than once, its last run decides on the value and the place. The first batch
+    tells which outputs are layers: those with two to four axes and one row per sample,
+    unless they are exact copies of another layer, as are those of ``Identity``,
+    ``Dropout`` in evaluation mode, or ``Flatten`` after maps of one pixel. If one of
+    these layers does not fit a later batch, a ValueError says so: where an output has
+    as many rows as the first batch by chance, set another `batch_size`. The mean or
+    grid of a ``BatchNorm2d`` is computed from that of its input. NaN and infinity are
+    passed on; :class:`~sktransfer.model_selection.ModelSelector` then fails the
+    candidate with an error that names the layer.
+
     In :meth:`fingerprint`, import names and importable factories count by their code
     and arguments, which should therefore determine the weights. Modules, and those
     made by lambdas or functions of a notebook, count by class, tensors, hooks and
@@ -111,6 +127,11 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
     (5, 136)
     >>> {name: f.shape for name, f in extractor.transform_layers(images).items()}
     {'1': (5, 8), '2': (5, 128)}
+    >>> extractor = TorchFeatureExtractor(
+    ...     make_module, layer="all", pooling=("grid", 2), source_head="3"
+    ... )
+    >>> {name: f.shape for name, f in extractor.transform_layers(images).items()}
+    {'0': (5, 32), '1': (5, 32), 'penultimate': (5, 128)}
     >>> extractor = TorchFeatureExtractor(make_module, source_head="3")
     >>> features, proba = extractor.extract(images, source_proba=True)
     >>> list(features), features["penultimate"].shape, proba.shape
@@ -140,7 +161,7 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
         network: str | Callable[[], torch.nn.Module] | torch.nn.Module,
         *,
         layer: str | Sequence[str] | None = None,
-        pooling: str | Callable[..., torch.Tensor] = "mean",
+        pooling: str | tuple[str, int] | Callable[..., torch.Tensor] = "mean",
         preprocess: Callable[[Any], Any] | None = None,
         collate_fn: Callable[[list], Any] | None = None,
         source_head: str | None = None,

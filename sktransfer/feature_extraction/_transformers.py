@@ -60,8 +60,8 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
     layer : int, str or list of them, default=-1
         The hidden states that give the features, counted as in transformers: 0 are
         the embeddings, 1 is the output of the first block, -1 that of the model.
-        ``"*"`` stands for all of them. ``"mean"``, in a list, is the mean of the other
-        entries; ``"mean(1, -1)"`` or ``"mean(*)"`` is the mean alone.
+        ``"all"``, or ``"*"``, stands for all of them. ``"mean"``, in a list, is the
+        mean of the other entries; ``"mean(1, -1)"`` or ``"mean(*)"`` is the mean alone.
     pooling : {"mean", "cls", "last", "tokens"}, default="mean"
         How the tokens of a text become features. Padding never counts, special tokens
         do.

@@ -134,7 +134,9 @@ class BaseLogME(BaseEstimator, metaclass=ABCMeta):
         head = self._left_out_posterior() if self.leave_one_out else None
         alone = head if codes is None else None
         scored = posterior if self.std_error or alone is posterior else None
-        gram = None if scored else self.statistics_.gram_of(posterior.spectrum)
+        gram = None
+        if scored is None and alone is not None:
+            gram = self.statistics_.gram_of(posterior.spectrum)
         density, predictions, slack = leave_one_out(samples, scored, alone, gram)
         if self.std_error:
             self._influence = density

@@ -217,8 +217,9 @@ def loo_r2_score(
 
 def head_of(data: LabelledData, fit_intercept: bool | None) -> Any:
     """The head whose leave-one-out predictions are scored."""
-    if data.task == "classification" and data.groups is None:
-        _warn_of_equal_classes(data.counts)
+    alone = data.groups is None or len(np.unique(data.groups)) == data.n_samples
+    if data.task == "classification" and alone:
+        _warn_of_equal_classes(data)
     if fit_intercept is None:
         fit_intercept = data.head_has_intercept
     if fit_intercept == data.head_has_intercept and not data.has_one_group:
@@ -226,15 +227,22 @@ def head_of(data: LabelledData, fit_intercept: bool | None) -> Any:
     return data.fit_head(fit_intercept)  # which refuses one group
 
 
-def _warn_of_equal_classes(counts: np.ndarray) -> None:
-    if counts.min() < counts.max() or counts.max() >= _ENOUGH:
+def _warn_of_equal_classes(data: LabelledData) -> None:
+    codes, weights, shares = data.host_target, data.host_weights, class_shares(data)
+    counts = np.bincount(codes if weights is None else codes[weights > 0])
+    n = int(counts.max())
+    if counts.min() < n or n >= _ENOUGH or not np.allclose(shares, shares[0]):
         return
     warnings.warn(
-        f"All {len(counts)} classes have {counts.max():.0f} samples. If as many were "
+        f"All {len(counts)} classes have {n} sample{'s' * (n > 1)}. If as many were "
         "drawn of each class on purpose, leave-one-out scores are too low, as the "
-        "class of the sample that is left out is always the smallest. Then leave out "
-        "one sample of each class together, by groups: the folds of "
-        f"StratifiedKFold(n_splits={counts.max():.0f}).",
+        "class of the sample that is left out is always the smallest. "
+        + (
+            "Then leave out one sample of each class together, by groups: the folds of "
+            f"StratifiedKFold(n_splits={n})."
+            if n > 1
+            else "With a second sample of each class, groups would mend that."
+        ),
         EqualClassesWarning,
         stacklevel=2,
     )

@@ -163,6 +163,13 @@ class Evaluate:
             again = evaluate_candidate(
                 best.name, extractor, X, y, groups, self._spec, digests
             )
-            del self._found[best.name]
-            self._collect(again, len(samples))
+            for result in again:
+                result.n_samples = len(samples)
+                self.warnings.update(dict.fromkeys(result.warnings))
+            # None becomes light again on the way, or this might not end.
+            self._found[best.name] = again
+            self._best = best_result(self._all_found(), self.decides)
+        for result in self._all_found():
+            if result is not self._best:
+                result.lighten()
         return self._all_found()

@@ -11,6 +11,9 @@ from scipy.special import ndtr
 
 from sktransfer.utils._array_api import to_numpy
 
+# Relative size of what is left of values that cancel.
+_ROUNDING = 1e-12
+
 
 def standard_error(
     influence: np.ndarray,
@@ -233,12 +236,12 @@ def _squared_correlation(
 ) -> np.ndarray:
     """Between rows; parts that are all equal correlate with nothing else."""
     w = np.ones(parts.shape[1]) if weights is None else weights
-    centred = parts - (parts @ w / w.sum())[:, None]
-    if groups is None:
-        centred = centred * np.sqrt(w)
-    else:
-        centred = _sums_of_groups(w * centred, groups)
+    scale = np.sqrt(w) if groups is None else w
+    centred = scale * (parts - (parts @ w / w.sum())[:, None])
+    if groups is not None:
+        centred = _sums_of_groups(centred, groups)
     norms = np.linalg.norm(centred, axis=1)
-    norms[norms == 0] = np.inf
+    # What cancels leaves rounding errors.
+    norms[norms <= _ROUNDING * np.linalg.norm(scale * parts, axis=1)] = np.inf
     centred /= norms[:, None]
     return np.minimum((centred @ centred.T) ** 2, 1.0)  # more is rounding

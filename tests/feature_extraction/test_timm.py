@@ -134,6 +134,44 @@ def test_layers_by_wildcard(images):
         Untrained(VIT, layer="fc").transform(images)
 
 
+@pytest.mark.parametrize("name", [CONV, VIT, "test_efficientnet", "levit_128s"])
+def test_all_layers_end_with_the_features(name, images):
+    images = images[:3]
+    model = Untrained(name).load_module()
+    leaves, hooks = {}, []
+    for leaf, module in model.named_modules():
+        if not list(module.children()):
+
+            def keep(_, args, output, leaf=leaf):
+                leaves.pop(leaf, None)
+                leaves[leaf] = output.clone()
+
+            hooks.append(module.register_forward_hook(keep))
+    with torch.no_grad():
+        features = model.eval().forward_head(
+            model.forward_features(inputs_of(model, images)), pre_logits=True
+        )
+    for hook in hooks:
+        hook.remove()
+    extractor = Untrained(name, layer="all", pooling=("grid", 2), batch_size=2)
+    *inner, (last, own) = extractor.transform_layers(images).items()
+    assert last == "penultimate"
+    close(own, features)
+    order = list(leaves)
+    places = [order.index(layer) for layer, _ in inner]
+    assert places == sorted(places)
+    for layer, pooled in inner:
+        output = leaves[layer]
+        if output.ndim == 4:
+            if output.shape[1] == output.shape[2]:  # tokens on a grid of patches
+                output = output.permute(0, 3, 1, 2)
+            output = torch.nn.functional.adaptive_avg_pool2d(output, 2).flatten(1)
+        elif output.ndim == 3:
+            output = output.mean(1)
+        close(pooled, output, atol=1e-4)
+    assert len(inner) > 10
+
+
 @pytest.mark.parametrize("pooling", ["mean", "max"])
 def test_maps_with_channels_last_are_pooled_over_space(images, pooling):
     name = "swin_tiny_patch4_window7_224"

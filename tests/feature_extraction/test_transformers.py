@@ -145,6 +145,14 @@ def test_layers(bert, texts):
     assert several.get_feature_names_out()[16] == "0_0"
 
 
+def test_all_layers_are_all_hidden_states(language, texts):
+    layers = make(language, layer="all").transform_layers(texts)
+    n_layers = len(states(language[0], tokens(language[1], "the film")))
+    assert list(layers) == [str(i) for i in range(n_layers)]
+    for name, features in layers.items():
+        close(features, by_hand(language, texts, int(name)))
+
+
 def test_select_layer(bert, texts):
     for layer in (["*", "mean"], [0, -1, "mean"], [0, "mean(1, 2)", -1]):
         extractor = make(bert, layer=layer)

@@ -143,3 +143,34 @@ def test_refuses_other_targets():
     for bad in (["a", "b"], ["b", "a", "c"], ["a", "a", "b"]):
         with pytest.raises(ValueError, match="3 different labels in increasing order"):
             LogMEClassifier().fit_statistics(classes, classes=bad)
+
+
+@pytest.mark.parametrize("cls", [LogME, LogMEClassifier])
+@pytest.mark.parametrize("n", [9, 178])
+def test_statistics_with_samples(cls, n):
+    X, y = load_wine(return_X_y=True)
+    rows = np.linspace(0, 177, n).astype(int)
+    X, y, w, g = scale(X)[rows], y[rows], np.linspace(0.5, 2, n), np.arange(n) // 3
+    if cls is LogME:
+        y = np.eye(3)[y] + 0.1 * np.sin(np.arange(3 * n)).reshape(n, 3)
+    n_classes = None if cls is LogME else 3
+    statistics = SufficientStatistics(13, n_classes=n_classes).update(X, y, w)
+    for groups in (None, g):
+        whole = cls(leave_one_out=True).fit(X, y, w, groups=groups)
+        model = cls(leave_one_out=True)
+        model.fit_statistics(statistics, X, y, w, groups=groups)
+        np.testing.assert_allclose(model.loo_predictions_, whole.loo_predictions_)
+        assert model.loo_log_likelihood_ == pytest.approx(whole.loo_log_likelihood_)
+
+
+@pytest.mark.parametrize("groups", [None, np.arange(60) // 3, np.arange(60) % 2])
+@pytest.mark.parametrize("prior", ["shared", "per_target"])
+def test_statistics_of_other_samples(groups, prior, global_random_seed):
+    """NaN reached the eigensolver, which said that it did not converge."""
+    rng = np.random.default_rng(global_random_seed)
+    X, y = rng.normal(size=(60, 5)), np.arange(60) % 3
+    statistics = SufficientStatistics(5, n_classes=3).update(X, y)
+    X[7, 2] = np.nan
+    model = LogMEClassifier(leave_one_out=True, fit_intercept=True, prior=prior)
+    with pytest.raises(ValueError, match="X must hold the samples of the statistics"):
+        model.fit_statistics(statistics, X, y, groups=groups)

@@ -10,17 +10,14 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.special import log_softmax
 from scipy.stats import norm
-from sklearn.datasets import load_digits, load_wine
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import RidgeCV
 from sklearn.metrics import r2_score
-from sklearn.preprocessing import scale
 
 from sktransfer.exceptions import UnboundedEvidenceWarning
 from sktransfer.linear_model import (
     LogME,
     LogMEClassifier,
-    SufficientStatistics,
     r2_parts,
     standard_error,
 )
@@ -273,68 +270,6 @@ def test_agrees_with_ridge(shape, fit_intercept, global_random_seed):
     np.testing.assert_allclose(model.coef_, ridge.coef_, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("groups", [False, True])
-@pytest.mark.parametrize("n", [40, 300, 1500])
-@pytest.mark.parametrize("fit_intercept", [False, True])
-def test_float32(n, groups, fit_intercept):
-    X, y = load_digits(return_X_y=True)
-    X, y = np.maximum(X[:n] / 16 @ np.random.default_rng(0).normal(size=(64, 99)), 0), y
-    g = np.arange(n) // 4 if groups else None
-    X = X.astype(np.float32)
-    single, double = (
-        LogMEClassifier(leave_one_out=True, fit_intercept=fit_intercept).fit(
-            F, y[:n], groups=g
-        )
-        for F in (X, X.astype(np.float64))
-    )
-    np.testing.assert_allclose(
-        single.loo_predictions_, double.loo_predictions_, atol=1e-4
-    )
-    for name in ("accuracy_", "log_likelihood_", "log_likelihood_std_error_"):
-        found, expected = (getattr(m, f"loo_{name}") for m in (single, double))
-        assert found == pytest.approx(expected, abs=1e-4)
-
-
-@pytest.mark.parametrize("fit_intercept", [False, True])
-@pytest.mark.parametrize("n", [30, 400])
-def test_influence_shares_the_pass(fit_intercept, n, global_random_seed):
-    rng = np.random.default_rng(global_random_seed)
-    X = rng.normal(size=(n, 60))
-    y = X[:, 0] + 2 * rng.normal(size=n)
-    both = LogME(fit_intercept=fit_intercept, std_error=True, leave_one_out=True)
-    both.fit(X, y)
-    alone = LogME(fit_intercept=fit_intercept, std_error=True).fit(X, y)
-    np.testing.assert_array_equal(both.influence_, alone.influence_)
-    np.testing.assert_array_equal(both.loo_log_density_, alone.influence_)
-    # That of LogME is about as many samples; this one is about new ones as well.
-    assert both.loo_log_likelihood_std_error_ > alone.std_error_
-    assert both.loo_predictions_.shape == (n,)
-    grouped = LogME(fit_intercept=fit_intercept, leave_one_out=True)
-    grouped.fit(X, y, groups=np.arange(n))
-    for name in ("loo_predictions_", "loo_log_density_"):
-        np.testing.assert_allclose(
-            getattr(grouped, name), getattr(both, name), rtol=1e-6, atol=1e-8
-        )
-
-
-@pytest.mark.parametrize("cls", [LogME, LogMEClassifier])
-@pytest.mark.parametrize("n", [9, 178])
-def test_statistics_with_samples(cls, n):
-    X, y = load_wine(return_X_y=True)
-    rows = np.linspace(0, 177, n).astype(int)
-    X, y, w, g = scale(X)[rows], y[rows], np.linspace(0.5, 2, n), np.arange(n) // 3
-    if cls is LogME:
-        y = np.eye(3)[y] + 0.1 * np.sin(np.arange(3 * n)).reshape(n, 3)
-    n_classes = None if cls is LogME else 3
-    statistics = SufficientStatistics(13, n_classes=n_classes).update(X, y, w)
-    for groups in (None, g):
-        whole = cls(leave_one_out=True).fit(X, y, w, groups=groups)
-        model = cls(leave_one_out=True)
-        model.fit_statistics(statistics, X, y, w, groups=groups)
-        np.testing.assert_allclose(model.loo_predictions_, whole.loo_predictions_)
-        assert model.loo_log_likelihood_ == pytest.approx(whole.loo_log_likelihood_)
-
-
 @pytest.mark.parametrize("cls", [LogME, LogMEClassifier])
 @pytest.mark.parametrize("groups", [False, True])
 @pytest.mark.parametrize("shape", ["n < D", "n > D"])
@@ -524,56 +459,6 @@ def test_only_on_request(cls, global_random_seed):
         model.loo_predictions_  # noqa: B018
 
 
-def test_cholesky_factor_gives_the_same(global_random_seed):
-    """Without the standard error no left singular vectors are formed."""
-    rng = np.random.default_rng(global_random_seed)
-    for dtype, n, weighted in (
-        (np.float64, 60, False),
-        (np.float64, 60, True),
-        (np.float32, 600, False),
-        (np.float32, 600, True),
-    ):
-        X = rng.normal(size=(n, 9)).astype(dtype) + dtype(0.5)
-        y = np.argmax(X[:, :3] + 2 * rng.normal(size=(n, 3)), axis=1)
-        w = rng.integers(0, 3, size=n).astype(float) if weighted else None
-        for fit_intercept in (False, True):
-            factored, decomposed = (
-                LogMEClassifier(
-                    prior="shared",
-                    leave_one_out=True,
-                    std_error=std_error,
-                    fit_intercept=fit_intercept,
-                ).fit(X, y, w)
-                for std_error in (False, True)
-            )
-            atol = 1e-12 if dtype == np.float64 else 2e-6
-            np.testing.assert_allclose(
-                factored.loo_predictions_, decomposed.loo_predictions_, atol=atol
-            )
-
-
-@pytest.mark.parametrize("order", ["C", "F"])
-@pytest.mark.parametrize("std_error", [False, True])
-@pytest.mark.parametrize("groups", [False, True])
-@pytest.mark.parametrize("offset", [1e3, 1e4])
-def test_float32_far_from_zero(offset, groups, std_error, order):
-    """A mean in float32 is wrong by more than the least direction is long.
-
-    Predictions were wrong by 7e-4.
-    """
-    X, y = load_digits(return_X_y=True)
-    X, y = np.maximum(X[:1500] @ np.random.default_rng(0).normal(size=(64, 99)), 0), y
-    X = np.asarray(X / 16 + offset, dtype=np.float32, order=order)
-    g = np.arange(1500) // 4 if groups else None
-    single, double = (
-        LogMEClassifier(leave_one_out=True, fit_intercept=True, std_error=std_error)
-        .fit(F, y[:1500], groups=g)
-        .loo_predictions_
-        for F in (X, X.astype(np.float64))
-    )
-    np.testing.assert_allclose(single, double, atol=1e-4)
-
-
 @pytest.mark.parametrize(
     "groups, message",
     [
@@ -597,43 +482,3 @@ def test_not_fitted():
         for name in names + own:
             with pytest.raises(NotFittedError):
                 getattr(model, name)
-
-
-@pytest.mark.parametrize("unit", [1e-40, 1e-30, 1e30])
-@pytest.mark.parametrize("groups", [False, True])
-@pytest.mark.parametrize("std_error", [False, True])
-def test_float32_of_any_size(unit, groups, std_error, global_random_seed):
-    """Singular vectors of denormal features left the range of float32."""
-    rng = np.random.default_rng(global_random_seed)
-    X = rng.normal(size=(400, 10)) + 0.3
-    y = np.argmax(X[:, :3] + rng.normal(size=(400, 3)), axis=1)
-    X, g = (unit * X).astype(np.float32), np.arange(400) // 5 if groups else None
-    for fit_intercept in (False, True):
-        single, double = (
-            LogMEClassifier(
-                leave_one_out=True,
-                std_error=std_error,
-                fit_intercept=fit_intercept,
-                prior="shared",
-            ).fit(F, y, groups=g)
-            for F in (X, X.astype(np.float64))
-        )
-        np.testing.assert_allclose(
-            single.loo_predictions_, double.loo_predictions_, atol=1e-4
-        )
-        np.testing.assert_allclose(
-            single.predict_proba(X), double.predict_proba(X), atol=1e-4
-        )
-
-
-@pytest.mark.parametrize("groups", [None, np.arange(60) // 3, np.arange(60) % 2])
-@pytest.mark.parametrize("prior", ["shared", "per_target"])
-def test_statistics_of_other_samples(groups, prior, global_random_seed):
-    """NaN reached the eigensolver, which said that it did not converge."""
-    rng = np.random.default_rng(global_random_seed)
-    X, y = rng.normal(size=(60, 5)), np.arange(60) % 3
-    statistics = SufficientStatistics(5, n_classes=3).update(X, y)
-    X[7, 2] = np.nan
-    model = LogMEClassifier(leave_one_out=True, fit_intercept=True, prior=prior)
-    with pytest.raises(ValueError, match="X must hold the samples of the statistics"):
-        model.fit_statistics(statistics, X, y, groups=groups)

@@ -122,6 +122,24 @@ class TestProbabilityBetter:
         probability = probability_better([perfect, worse, perfect])
         np.testing.assert_array_equal(probability[0], [0.5, 1.0, 0.5])
 
+    def test_rounding_errors_do_not_correlate(self):
+        # Parts that are all equal, or that sum to the same in each group.
+        variances = np.full(30, 0.1)
+        for groups in None, np.arange(30) // 3:
+            zero, third, two = (
+                Score.of_parts(parts, groups=groups, variances=variances)
+                for parts in (np.zeros(30), np.full(30, 1 / 3), np.full(30, 2 / 3))
+            )
+            P = probability_better([zero, third, two])
+            assert P[2, 1] == pytest.approx(P[1, 0])
+        low, high = (
+            Score.of_parts(np.tile(parts, 10), groups=groups, variances=variances)
+            for parts in ([1.0, 0.0, 0.0], [1.0, 1.0, 0.0])
+        )
+        variance = low.training_variance + high.training_variance
+        expected = norm.cdf(1 / 3 / np.sqrt(variance))
+        assert probability_better([high, low])[0, 1] == pytest.approx(expected)
+
     def test_no_scores(self):
         assert probability_better([]).shape == (0, 0)
 

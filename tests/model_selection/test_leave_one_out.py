@@ -300,3 +300,37 @@ def test_a_head_of_candidates_that_draw_anew(digits):
         with pytest.warns(CandidateFailedWarning):
             selector.fit(X, y)
         assert selector.best_estimator_[-1].loo_accuracy_ == selector.best_score_
+
+
+def test_a_head_of_candidates_that_get_worse(digits):
+    """Each evaluation gives less than any before, so that the order always changes."""
+    X, y, *_ = digits
+    calls = []
+
+    def worse(data):
+        if len(data.features[0]) == X.shape[1]:
+            return Score(1.0)
+        calls.append(data)
+        assert len(calls) <= 6
+        return Score(-float(len(calls)))
+
+    def of_few(X):
+        if len(X) > 300:
+            raise RuntimeError("too many")
+        return X
+
+    class Halves(BaseModelSelector):
+        def _run_selection(self, evaluate):
+            evaluate(samples=np.arange(0, 400, 2))
+            evaluate(names=["few"])
+
+    candidates = [(f"pca{i}", PCA(i)) for i in (2, 3, 4)]
+    candidates.append(("few", FunctionTransformer(of_few)))
+    selector = Halves(candidates, scoring=Metric("worse", worse))
+    with pytest.warns(CandidateFailedWarning):
+        selector.fit(X, y)
+    assert len(calls) == 6
+    assert selector.best_score_ == -4
+    assert selector.predict(X).shape == y.shape
+    heavy = [result.label for result in selector._results if not result.is_light]
+    assert heavy == [selector.best_name_]
