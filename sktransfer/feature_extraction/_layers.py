@@ -17,7 +17,9 @@ from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
 
-SOURCE = "source probabilities"  # no submodule's name has a space
+# No submodule's name has a space.
+SOURCE = "source probabilities"
+ALL = "all layers"
 _MEAN = re.compile(r"mean\((.*)\)")
 
 
@@ -34,7 +36,10 @@ class Layers:
     `plan` has, for each result, the layers that it is the mean of (a plain layer's is
     itself alone); `taps` say where to find them, and the source logits if wanted.
     Of the `candidates` for "all" layers, the first batch tells which are in the plan.
+    `behind` are those of all layers, if they are wanted beside the others.
     """
+
+    behind: Layers | None = None
 
     def __init__(
         self,
@@ -56,7 +61,7 @@ class Layers:
             layer = self._own
         asked = [layer] if isinstance(layer, str) else list(layer)
         self.candidates: frozenset[str] = frozenset()
-        if "all" in asked and "all" not in self._submodules:
+        if ALL in asked or ("all" in asked and "all" not in self._submodules):
             if len(asked) > 1:
                 raise ValueError(
                     "The layer 'all' stands for all layers, in a list too. Got "
@@ -179,7 +184,9 @@ class Layers:
         """Keep the candidates seen before the network's own features, in order."""
         order = list(seen)
         names = order[: order.index(self._own)]
-        names = [name for name in names if name in self.candidates] + [self._own]
+        names = [name for name in names if name in self.candidates]
+        if seen[self._own].shape[1]:
+            names.append(self._own)
         self.plan = {name: (name,) for name in names}
         self.taps = {
             name: tap for name, tap in self.taps.items() if name in {*names, SOURCE}
@@ -217,7 +224,7 @@ def run_with_taps(
             seen.pop(name, None)  # of an earlier run
             tensor = first_tensor(value)
             if is_candidate:
-                if tensor is None or not _is_layer(tensor, n_samples):
+                if tensor is None or not is_layer(tensor, n_samples):
                     return
             elif tensor is None:
                 raise ValueError(f"The layer {name!r} has no tensor in its output.")
@@ -240,6 +247,7 @@ def run_with_taps(
             return tap.submodule.register_forward_pre_hook(
                 lambda _, args, kwargs: take((args, kwargs)), with_kwargs=True
             )
+        take_output.is_tap = True
         return tap.submodule.register_forward_hook(take_output)
 
     with ExitStack() as hooks:
@@ -263,7 +271,8 @@ def _only_normalises(module: torch.nn.Module, args: tuple) -> bool:
         type(module) is torch.nn.BatchNorm2d
         and not module.training
         and module.running_mean is not None
-        and len(module._forward_hooks) == 1  # others may change the output
+        # Other hooks may change the output.
+        and all(hasattr(hook, "is_tap") for hook in module._forward_hooks.values())
         and len(args) == 1
         and args[0].shape[2] == args[0].shape[3]
     )
@@ -287,7 +296,7 @@ def _normalise(module: torch.nn.BatchNorm2d, means: torch.Tensor) -> torch.Tenso
     return cells.reshape(means.shape)
 
 
-def _is_layer(tensor: torch.Tensor, n_samples: int | None) -> bool:
+def is_layer(tensor: torch.Tensor, n_samples: int | None) -> bool:
     """Whether an output is one of "all" layers: features of each sample."""
     return (
         2 <= tensor.ndim <= 4
