@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -146,6 +147,16 @@ def layers_under(extraction: Extraction, name: str | None = None) -> dict[str, A
     # Their own layer is pooled in another way, but is the same layer.
     others = {k: a for k, a in (extraction.layers or {}).items() if k != name}
     return {**others, name or "the features": last}
+
+
+def warn_of_one_layer(layers: dict[str, Any] | None, problem: str | None) -> None:
+    """Warn if scores of all layers see one only, and say why."""
+    if layers is not None and len(layers) == 1:
+        reason = problem or "its network shows no other"
+        warnings.warn(
+            f"scores of all layers see the features only, as one layer: {reason}.",
+            stacklevel=3,
+        )
 
 
 def extract(

@@ -1,8 +1,7 @@
 """Transferability metrics and their scorers."""
 
 from sktransfer.metrics._data import LabelledData
-from sktransfer.metrics._deep_scores import (  # noqa: F401
-    # In __all__ once the registry has metrics that read layers.
+from sktransfer.metrics._deep_scores import (
     deep_logme_score,
     deep_loo_accuracy_score,
     deep_loo_log_likelihood_score,
@@ -44,6 +43,9 @@ __all__ = [
     "Score",
     "TransferabilityScorer",
     "coding_rate",
+    "deep_logme_score",
+    "deep_loo_accuracy_score",
+    "deep_loo_log_likelihood_score",
     "gbc_score",
     "get_metric",
     "get_scorer",

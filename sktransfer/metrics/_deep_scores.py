@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
-from functools import cached_property, partial
-from numbers import Integral, Real
+from functools import partial
 from typing import Any
 
-import numpy as np
-from sklearn.utils import check_random_state, check_scalar
-
-from sktransfer.exceptions import RoundingWarning
 from sktransfer.metrics._data import LabelledData
-from sktransfer.metrics._deep import LayerMixture, check_layers
+from sktransfer.metrics._deep_data import MAX_SAMPLES, DeepData
 from sktransfer.metrics._leave_one_out import LOO_ACCURACY, LOO_LOG_LIKELIHOOD
 from sktransfer.metrics._logme import LOGME
 from sktransfer.metrics._metric import Metric
-from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._score import Score
-from sktransfer.utils._validation import infer_task
-
-# The mixtures among which rho is chosen.
-RHOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
-# The metric that chooses it.
-_CRITERIA = {"evidence": LOGME, "likelihood": LOO_LOG_LIKELIHOOD}
 
 
 def deep_logme_score(
@@ -35,7 +21,7 @@ def deep_logme_score(
     task: str = "auto",
     groups: Any = None,
     sample_weight: Any = None,
-    max_samples: int = 4000,
+    max_samples: int = MAX_SAMPLES,
     random_state: Any = 0,
 ) -> float:
     r"""LogME of all layers of a network at once.
@@ -58,7 +44,7 @@ def deep_logme_score(
         ``mixture="likelihood"``.
     sample_weight : array-like of shape (n_samples,), optional
         An integer weight counts as that many copies of the sample.
-    max_samples : int, default=4000
+    max_samples : int, default=2000
         Of more samples, about as many are drawn without replacement, the same share of
         each class (rounded up).
     random_state : int, RandomState instance or None, default=0
@@ -116,12 +102,11 @@ def deep_logme_score(
     >>> round(deep_logme_score(layers, y), 3)
     -0.125
     """
-    return _score(
-        LOGME,
+    return DEEP_LOGME(
         layers,
         y,
-        mixture,
         task,
+        mixture=mixture,
         groups=groups,
         sample_weight=sample_weight,
         max_samples=max_samples,
@@ -137,7 +122,7 @@ def deep_loo_accuracy_score(
     task: str = "auto",
     groups: Any = None,
     sample_weight: Any = None,
-    max_samples: int = 4000,
+    max_samples: int = MAX_SAMPLES,
     random_state: Any = 0,
 ) -> float:
     r"""Accuracy to expect of a linear head on all layers at once, by leave-one-out.
@@ -187,12 +172,11 @@ def deep_loo_accuracy_score(
     >>> round(deep_loo_accuracy_score(layers, y), 3)
     0.833
     """
-    return _score(
-        LOO_ACCURACY,
+    return DEEP_LOO_ACCURACY(
         layers,
         y,
-        mixture,
         task,
+        mixture=mixture,
         groups=groups,
         sample_weight=sample_weight,
         max_samples=max_samples,
@@ -208,7 +192,7 @@ def deep_loo_log_likelihood_score(
     task: str = "auto",
     groups: Any = None,
     sample_weight: Any = None,
-    max_samples: int = 4000,
+    max_samples: int = MAX_SAMPLES,
     random_state: Any = 0,
 ) -> float:
     r"""Log-likelihood to expect of a linear head on all layers, by leave-one-out.
@@ -258,12 +242,11 @@ def deep_loo_log_likelihood_score(
     >>> round(deep_loo_log_likelihood_score(layers, y), 3)
     -0.387
     """
-    return _score(
-        LOO_LOG_LIKELIHOOD,
+    return DEEP_LOO_LOG_LIKELIHOOD(
         layers,
         y,
-        mixture,
         task,
+        mixture=mixture,
         groups=groups,
         sample_weight=sample_weight,
         max_samples=max_samples,
@@ -271,136 +254,81 @@ def deep_loo_log_likelihood_score(
     )
 
 
-class DeepData:
-    """The data that deep scores read: layers and a target, validated once.
-
-    Deep scores share the kernels of the layers, and the head of every mixture. Of a
-    mixture only its scores are kept.
-    """
-
-    def __init__(
-        self,
-        layers: Any,
-        y: Any,
-        *,
-        task: str = "auto",
-        groups: Any = None,
-        sample_weight: Any = None,
-        with_parts: bool = False,
-        max_samples: int = 4000,
-        random_state: Any = 0,
-    ):
-        check_scalar(max_samples, "max_samples", Integral, min_val=2)
-        layers = check_layers(layers)
-        *_, last = layers.values()
-        given = LabelledData(
-            last, y, task=task, groups=groups, sample_weight=sample_weight
-        )
-        self.task, self.with_parts = given.task, with_parts
-        y, labels = given.host_target, None
-        if self.task == "classification":
-            labels = y = given.classes[y]
-        rows = slice(None)
-        if given.n_samples > max_samples:
-            rows = _draw_rows(len(y), max_samples, labels, random_state)
-        self.y = y[rows]
-        self.n_samples = len(self.y)
-        self.groups = None if groups is None else given.groups[rows]
-        w = given.host_weights
-        self.host_weights = None if w is None else w[rows]
-        self._layers = {name: to_numpy(X[rows]) for name, X in layers.items()}
-        # Differences of scores up to this are rounding of the least precise layer.
-        eps = max(np.finfo(X.dtype).eps for X in self._layers.values())
-        self.resolution = float(eps) ** 0.5 / 3
-        self._scores: dict[float, dict[str, tuple[Score, list]]] = {}
-
-    @cached_property
-    def mixture(self) -> LayerMixture:
-        """The kernels of the layers."""
-        return LayerMixture(self._layers, self.host_weights)
-
-    def score(self, metric: Metric, mixture: str | float) -> Score:
-        """Score the mixture given, or the one that the evidence or likelihood chooses.
-
-        `metric` is that of one layer.
-        """
-        metric.check_task(self.task)
-        if isinstance(mixture, str):
-            if mixture not in _CRITERIA:
-                raise ValueError(_describe_mixture(mixture))
-            criterion = _CRITERIA[mixture]
-            rhos = RHOS[:1] if self.mixture.is_pure else RHOS
-            mixture = max(rhos, key=lambda rho: self._at(rho, criterion)[0].value)
-        elif isinstance(mixture, bool) or not (
-            isinstance(mixture, Real) and 0 <= mixture <= 1
-        ):
-            raise ValueError(_describe_mixture(mixture))
-        score, messages = self._at(float(mixture), metric)
-        for message in messages:
-            warnings.warn(message, stacklevel=4)
-        return score._replace(resolution=self.resolution)
-
-    def _at(self, rho: float, metric: Metric) -> tuple[Score, list[Warning]]:
-        """A score of one mixture, with the warnings of its computation."""
-        known = self._scores.setdefault(rho, {})
-        if metric.name not in known:
-            data = LabelledData(
-                self.mixture.features(rho),
-                self.y,
-                task=self.task,
-                groups=self.groups,
-                sample_weight=self.host_weights,
-                fit_intercept=True,
-                with_parts=self.with_parts,
-            )
-            # All metrics that read the head are computed while it is there.
-            metrics = [metric, LOGME]
-            if not data.has_one_group:
-                metrics += [LOO_LOG_LIKELIHOOD, LOO_ACCURACY]
-            _, of_fit = _record(lambda: data.head)
-            for one in metrics:
-                if self.task in one.tasks and one.name not in known:
-                    score, own = _record(partial(one.score, data))
-                    known[one.name] = score, of_fit + own
-        return known[metric.name]
-
-
-def _record(function: Callable[[], Any]) -> tuple[Any, list[Warning]]:
-    """A result with its warnings, which count only if the mixture is chosen."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        # Layers are functions of each other, linear ones among them.
-        warnings.filterwarnings("ignore", ".* LogME ignores", RoundingWarning)
-        result = function()
-    return result, [warning.message for warning in caught]
-
-
-def _draw_rows(
-    n_samples: int, size: int, labels: np.ndarray | None, random_state: Any
-) -> np.ndarray:
-    """About `size` samples, in their order, the same share of each class."""
-    rng = check_random_state(random_state)
-    codes = np.zeros(n_samples) if labels is None else labels
-    drawn = []
-    for label in np.unique(codes):
-        members = np.flatnonzero(codes == label)
-        share = -(-len(members) * size // n_samples)  # rounded up
-        drawn.append(rng.permutation(members)[:share])
-    return np.sort(np.concatenate(drawn))
-
-
-def _describe_mixture(given: Any) -> str:
-    return (
-        f"The 'mixture' parameter must be one of {list(_CRITERIA)} or a number in "
-        f"[0, 1]. Got {given!r} instead."
-    )
-
-
 def _score(
-    metric: Metric, layers: Any, y: Any, mixture: Any, task: str, **given: Any
-) -> float:
-    """The body of the score functions."""
-    numbers = "regression" in metric.tasks
-    task = infer_task(y, task, expected=None if numbers else "classification")
-    data = DeepData(layers, y, task=metric.check_task(task), **given)
-    return float(data.score(metric, mixture).value)
+    data: LabelledData,
+    metric: Metric,
+    mixture: str | float,
+    max_samples: int,
+    random_state: Any,
+) -> Score:
+    drawn = {"max_samples": max_samples, "random_state": random_state}
+    key = DeepData, max_samples, random_state
+    return data.share(key, partial(DeepData, **drawn)).score(metric, mixture)
+
+
+def _logme(
+    data: LabelledData,
+    *,
+    mixture: str | float = "evidence",
+    max_samples: int = MAX_SAMPLES,
+    random_state: Any = 0,
+) -> Score:
+    return _score(data, LOGME, mixture, max_samples, random_state)
+
+
+def _loo_accuracy(
+    data: LabelledData,
+    *,
+    mixture: str | float = "likelihood",
+    max_samples: int = MAX_SAMPLES,
+    random_state: Any = 0,
+) -> Score:
+    return _score(data, LOO_ACCURACY, mixture, max_samples, random_state)
+
+
+def _loo_log_likelihood(
+    data: LabelledData,
+    *,
+    mixture: str | float = "likelihood",
+    max_samples: int = MAX_SAMPLES,
+    random_state: Any = 0,
+) -> Score:
+    return _score(data, LOO_LOG_LIKELIHOOD, mixture, max_samples, random_state)
+
+
+_ABOUT = {
+    "reads": "layers",
+    "takes_weights": True,
+    "exact_under_duplication": True,
+    "cost": "n² D + 63 n³, D of all layers",
+}
+
+DEEP_LOGME = Metric(
+    "deep_logme",
+    _logme,
+    deep_logme_score,
+    tasks=LOGME.tasks,
+    reference=LOGME.reference,
+    weakness="Needs the outputs of all layers; of at most 2,000 samples.",
+    **_ABOUT,
+)
+
+DEEP_LOO_LOG_LIKELIHOOD = Metric(
+    "deep_loo_log_likelihood",
+    _loo_log_likelihood,
+    deep_loo_log_likelihood_score,
+    tasks=LOO_LOG_LIKELIHOOD.tasks,
+    reference=LOO_LOG_LIKELIHOOD.reference,
+    weakness="As deep_logme; in nats, so read the accuracy beside it.",
+    **_ABOUT,
+)
+
+DEEP_LOO_ACCURACY = Metric(
+    "deep_loo_accuracy",
+    _loo_accuracy,
+    deep_loo_accuracy_score,
+    tasks=LOO_ACCURACY.tasks,
+    reference=LOO_ACCURACY.reference,
+    weakness="As deep_logme; changes in steps of 1 / n.",
+    **_ABOUT,
+)

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+from sktransfer.metrics._deep_scores import (
+    DEEP_LOGME,
+    DEEP_LOO_ACCURACY,
+    DEEP_LOO_LOG_LIKELIHOOD,
+)
 from sktransfer.metrics._gbc import GBC
 from sktransfer.metrics._h_score import H_SCORE, REGULARIZED_H_SCORE
 from sktransfer.metrics._knn import KNN
@@ -35,6 +40,9 @@ METRICS = {
         LOO_BALANCED_ACCURACY,
         LOO_F1,
         LOO_R2,
+        DEEP_LOGME,
+        DEEP_LOO_LOG_LIKELIHOOD,
+        DEEP_LOO_ACCURACY,
         H_SCORE,
         REGULARIZED_H_SCORE,
         TRANSRATE,

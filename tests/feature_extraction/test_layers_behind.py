@@ -103,8 +103,7 @@ def test_stream_and_pickle(net, X):
         assert list(batch.layers) == list(whole.layers)
         assert all(isinstance(layer, torch.Tensor) for layer in batch.layers.values())
         np.testing.assert_array_equal(batch.layers["bn2"], whole.layers["bn2"][rows])
-    features, proba = whole  # as ever
-    assert proba is None
+    assert tuple(whole) == (whole.features, None)  # as ever
     again = pickle.loads(pickle.dumps(whole))
     np.testing.assert_array_equal(again.layers["act"], whole.layers["act"])
     np.testing.assert_array_equal(again.joined, whole.joined)

@@ -15,6 +15,7 @@ from sklearn.preprocessing import scale
 
 from sktransfer.exceptions import EqualClassesWarning
 from sktransfer.metrics import (
+    LabelledData,
     deep_logme_score,
     deep_loo_accuracy_score,
     deep_loo_log_likelihood_score,
@@ -23,7 +24,7 @@ from sktransfer.metrics import (
     loo_log_likelihood_score,
 )
 from sktransfer.metrics._deep import LayerMixture
-from sktransfer.metrics._deep_scores import RHOS, DeepData, _draw_rows
+from sktransfer.metrics._deep_data import RHOS, DeepData, _draw_rows
 from sktransfer.metrics._leave_one_out import LOO_ACCURACY, LOO_LOG_LIKELIHOOD
 from sktransfer.metrics._logme import LOGME
 
@@ -249,7 +250,8 @@ def test_tensors_and_data_frames(score):
     for layers, y in ((tensors, torch.asarray(CLASSES)), (frames, CLASSES)):
         assert score(layers, y, max_samples=50) == pytest.approx(expected, abs=1e-12)
     half = {name: X.bfloat16() for name, X in tensors.items()}
-    assert score(half, CLASSES) == pytest.approx(score(MANY, CLASSES), abs=0.05)
+    labels = torch.asarray(CLASSES)
+    assert score(half, labels) == pytest.approx(score(MANY, CLASSES), abs=0.05)
 
 
 @pytest.mark.parametrize("score", DEEP)
@@ -383,10 +385,14 @@ def test_layers_that_are_linear_functions_of_others(dtype, tolerance):
     assert score == pytest.approx(expected, abs=tolerance)
 
 
+def deep_data(layers, **given):
+    return DeepData(LabelledData(None, CLASSES, layers=layers, **given))
+
+
 class TestParts:
     def test_standard_errors_are_those_of_the_mixture(self):
         groups = np.arange(N) // 3
-        data = DeepData(MANY, CLASSES, groups=groups, with_parts=True)
+        data = deep_data(MANY, groups=groups, with_parts=True)
         for metric in (LOGME, LOO_LOG_LIKELIHOOD, LOO_ACCURACY):
             score = data.score(metric, "evidence")
             assert score.parts.shape == (N,)
@@ -394,7 +400,7 @@ class TestParts:
             assert score.value > score.no_information
             assert score.resolution < 1e-8
         single = {**MANY, "first": MANY["first"].astype(np.float32)}
-        score = DeepData(single, CLASSES).score(LOGME, 0.5)
+        score = deep_data(single).score(LOGME, 0.5)
         assert score.resolution == pytest.approx(1e-4, rel=0.2)
 
     def test_warnings_are_those_of_the_chosen_mixture(self):
