@@ -1,6 +1,6 @@
 """Agreement: how well scores order the true performance of fine-tuned models."""
 
-from sktransfer.agreement._aggregate import rank_aggregate
+from sktransfer.agreement._aggregate import min_max_aggregate, rank_aggregate
 from sktransfer.agreement._coefficients import (
     kendall_tau,
     pearson,
@@ -14,6 +14,7 @@ __all__ = [
     "AgreementReport",
     "agreement_report",
     "kendall_tau",
+    "min_max_aggregate",
     "pearson",
     "rank_aggregate",
     "regret",

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from functools import partial
@@ -19,36 +17,24 @@ from sklearn.utils._param_validation import (
     StrOptions,
 )
 
-from sktransfer.feature_extraction._base import (
-    BaseExtractor,
-    Extraction,
-    takes_all_layers,
-)
+from sktransfer.feature_extraction._base import Extraction, takes_all_layers
 from sktransfer.feature_extraction._batches import collate, describe, to_device
-from sktransfer.feature_extraction._fingerprint import digest
-from sktransfer.feature_extraction._in_use import copy_module, in_use, parts_of
-from sktransfer.feature_extraction._layers import (
-    ALL,
-    SOURCE,
-    Layers,
-    is_layer,
-    pool,
-    run_with_taps,
-    softmax,
-)
+from sktransfer.feature_extraction._in_use import in_use
+from sktransfer.feature_extraction._layers import ALL, SOURCE, Layers
+from sktransfer.feature_extraction._module import ModuleOwner
+from sktransfer.feature_extraction._pooling import pool, softmax
 from sktransfer.feature_extraction._samples import (
     check_samples,
     is_array,
     read_samples,
 )
-from sktransfer.feature_extraction._weights import check_weights, digest_module
-from sktransfer.utils._exclusive import exclusive
+from sktransfer.feature_extraction._taps import is_layer, run_with_taps
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="BaseNetworkExtractor")
 
 
-class BaseNetworkExtractor(BaseExtractor):
+class BaseNetworkExtractor(ModuleOwner):
     """Base class of extractors that run a PyTorch module.
 
     A subclass has a parameter `network`, which names, makes or is the module, and
@@ -188,33 +174,6 @@ class BaseNetworkExtractor(BaseExtractor):
                 del inputs  # before there is another batch
                 yield rows, batch
                 del batch
-
-    @abstractmethod
-    def make_module(self) -> torch.nn.Module:
-        """Make the torch module, with its weights, on the CPU.
-
-        :meth:`load_module` calls it, unless `network` is a module.
-        """
-
-    def load_module(self) -> torch.nn.Module:
-        """Return the torch module, made at the first call and kept.
-
-        If `network` is a module, return it, converted to `dtype` if that is set. A
-        ValueError is raised if the weights differ from those pinned.
-        """
-        if isinstance(self.network, torch.nn.Module):
-            return self._in_dtype(self.network)
-        # Networks are made one at a time: they draw from the one random state of torch.
-        with exclusive([self, torch.default_generator]):
-            cache, source = self._cache(), self._module_params()
-            if "module" not in cache or _differ(cache["module"][0], source):
-                cache.pop("module", None)  # make room for the new one
-                module = self.make_module()
-                module = module.float() if self.dtype == "float32" else module
-                if "weights" in cache:
-                    cache["weights"] = check_weights(module, cache["weights"], self)
-                cache["module"] = source, module
-            return cache["module"][1]
 
     def with_module(
         self, module: torch.nn.Module, **params: Any
@@ -405,20 +364,18 @@ class BaseNetworkExtractor(BaseExtractor):
                 return tensor.new_empty((len(rows), 0))
             return check(name, tensor, self.pool_layer(tensor, inputs))
 
-        def run(call: Any, layers: Any, reduce: Any, is_linear: bool) -> Any:
+        def run(call: Any, layers: Any, reduce: Any) -> Any:
             return run_with_taps(
                 call,
                 layers.taps,
                 reduce,
                 candidates=layers.candidates,
                 n_samples=len(rows),
-                is_linear=is_linear and type(self).pool is BaseNetworkExtractor.pool,
             )
 
         precision = nullcontext()
         if self.dtype in ("bfloat16", "float16"):
             precision = torch.autocast(device.type, dtype=getattr(torch, self.dtype))
-        is_linear = self.pooling == "mean" or isinstance(self.pooling, tuple)
         # Not inference_mode, which is no faster here: what a module keeps of this pass
         # could never be trained with.
         recording = nullcontext() if gradients else torch.no_grad()
@@ -428,14 +385,14 @@ class BaseNetworkExtractor(BaseExtractor):
 
         def call() -> None:
             forward = partial(self.forward, running, inputs)
-            seen.update(run(forward, layers, reduce, is_linear))
+            seen.update(run(forward, layers, reduce))
 
         try:
             with recording, precision:
                 if behind is None:
                     call()
                 else:  # by taps of their own, so that the features stay as they are
-                    seen_behind = run(call, behind, reduce_behind, True)
+                    seen_behind = run(call, behind, reduce_behind)
         except torch.OutOfMemoryError as error:
             error.add_note(f"Try a lower batch_size than {self.batch_size}.")
             raise
@@ -463,31 +420,11 @@ class BaseNetworkExtractor(BaseExtractor):
                 "logits over the source classes, such as 'fc'. Got None."
             )
 
-    def pin_weights(self, pinned: str | None = None) -> None:
-        cache = self._cache()
-        # None is noted at the next load.
-        cache["weights"] = pinned or cache.get("weights")
-        if cache["weights"] is None and "module" in cache:
-            cache["weights"] = check_weights(cache["module"][1], None, self)
-
-    @property
-    def pinned_weights(self) -> str | None:
-        return self._cache().get("weights")
-
-    def release(self) -> None:
-        self._derived = self._without_module()
-
     def select_layer(self, name: str) -> BaseNetworkExtractor:
         if name == "mean" and isinstance(self.layer, (list, tuple)):
             others = [entry for entry in map(str, self.layer) if entry != "mean"]
             name = f"mean({', '.join(e for e in others if not e.startswith('mean('))})"
         return super().select_layer(name)
-
-    def set_params(self, **params: Any) -> BaseNetworkExtractor:
-        if not self.not_in_module.issuperset(params):
-            self._cache().pop("module", None)
-            self._cache().pop("weights", None)
-        return super().set_params(**params)
 
     def _validate_params(self) -> None:
         super()._validate_params()
@@ -502,24 +439,6 @@ class BaseNetworkExtractor(BaseExtractor):
                 f"is a tuple, ('grid', k) with an int k of at least 1. Got {how!r} "
                 "instead."
             )
-
-    def _module_params(self) -> dict[str, Any]:
-        """What tells one module from another, `network` included."""
-        return {
-            # Of a dict or list a copy, for it may be changed in place.
-            name: copy.copy(value) if isinstance(value, (dict, list)) else value
-            for name, value in self.get_params(deep=False).items()
-            if name not in self.not_in_module
-        }
-
-    def _in_dtype(self, module: torch.nn.Module) -> torch.nn.Module:
-        """A module handed in, or a copy of it where `dtype` converts its weights."""
-        if self.dtype == "float32" and any(
-            t.is_floating_point() and t.dtype != torch.float32
-            for t in chain(module.parameters(), module.buffers())
-        ):
-            return copy_module(module).float()
-        return module
 
     def _read_batch(self, X: Any, rows: slice, preprocess: Any) -> tuple[Any, bool]:
         """A batch, and whether its memory is no one else's."""
@@ -544,32 +463,3 @@ class BaseNetworkExtractor(BaseExtractor):
             f"{type(module).__name__} failed on the batch of samples {rows[0]} to "
             f"{rows[-1]}, {describe(inputs)}"
         )
-
-    def _fingerprint_params(self) -> dict[str, Any]:
-        params = super()._fingerprint_params()
-        for name, value in self._module_params().items():
-            if name in params and isinstance(value, (str, os.PathLike)):
-                params[name] = digest(value, with_files=True)
-        if isinstance(self.network, torch.nn.Module):
-            params["network"] = digest_module(self.network)
-        return params
-
-    def _without_module(self) -> dict[str, Any]:
-        cache = self._cache()
-        return {name: cache[name] for name in ("widths", "weights") if name in cache}
-
-    def __sklearn_clone__(self) -> BaseNetworkExtractor:
-        shared = isinstance(self.network, torch.nn.Module)
-        with exclusive(parts_of(self.network) if shared else ()):
-            return super().__sklearn_clone__()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_derived": self._without_module()}
-
-
-def _differ(old: dict[str, Any], new: dict[str, Any]) -> bool:
-    """Whether any parameter is another one."""
-    try:
-        return old != new
-    except (ValueError, RuntimeError):  # other arrays or tensors
-        return True

@@ -40,6 +40,7 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
         - ``"mean"``, in a list: the mean of all the other layers of the list, which
           must be of equal width. ``"mean(block*)"``, or ``"mean(block1, block2)"``,
           is the mean alone, without the layers it is made of;
+        - ``"input(conv1)"``: what goes into a submodule, or several by a wildcard;
         - ``"all"``, alone: all layers of the network, see the notes;
         - None: ``"penultimate"`` where `source_head` names a submodule, ``"output"``
           otherwise.
@@ -94,18 +95,20 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
     float32, as soon as it is computed. Floating-point inputs are converted to the
     precision of the module's weights; integers (token indices, uint8 images) are not.
 
-    With ``layer="all"``, the layers are the outputs of the submodules without
-    submodules, in the order in which they run. The last one is what None stands for;
-    what runs after it, such as the source head, is left out. Where a submodule runs
-    more than once, its last run decides on the value and the place. The first batch
-    tells which outputs are layers: those with two to four axes and one row per sample,
-    unless they are exact copies of another layer, as are those of ``Identity``,
-    ``Dropout`` in evaluation mode, or ``Flatten`` after maps of one pixel. If one of
-    these layers does not fit a later batch, a ValueError says so: where an output has
-    as many rows as the first batch by chance, set another `batch_size`. The mean or
-    grid of a ``BatchNorm2d`` is computed from that of its input. NaN and infinity are
-    passed on; :class:`~sktransfer.model_selection.ModelSelector` then fails the
-    candidate with an error that names the layer.
+    With ``layer="all"``, the layers are what the network's weights read: the inputs of
+    all submodules with a matrix or kernel of weights (convolutions, linear maps), in
+    the order in which they run, without the first, which reads the samples themselves.
+    These are the outputs of all activations, shortcuts and normalisations that the
+    network goes on with, whether they are modules or functions; the outputs of
+    convolutions and linear maps, pooled, would show nearly the same once more. The last
+    layer is what None stands for; what runs after it, such as the source head, is left
+    out. Where a submodule runs more than once, its last run decides on the value and
+    the place. The first batch tells which inputs are layers: those with two to four
+    axes and one row per sample, each tensor once. If one of these does not fit a later
+    batch, a ValueError says so: where an input has as many rows as the first batch by
+    chance, set another `batch_size`. NaN and infinity are passed on;
+    :class:`~sktransfer.model_selection.ModelSelector` then fails the candidate with an
+    error that names the layer.
 
     In :meth:`fingerprint`, import names and importable factories count by their code
     and arguments, which should therefore determine the weights. Modules, and those
@@ -118,24 +121,23 @@ class TorchFeatureExtractor(BaseNetworkExtractor):
     >>> from torch import nn
     >>> from sktransfer.feature_extraction import TorchFeatureExtractor
     >>> def make_module():
-    ...     return nn.Sequential(
-    ...         nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
-    ...     )
+    ...     maps = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()]
+    ...     return nn.Sequential(*maps, nn.Flatten(), nn.Linear(32, 10))
     >>> images = np.zeros((5, 3, 6, 6), dtype=np.float32)
-    >>> extractor = TorchFeatureExtractor(make_module, layer=["1", "2"])
+    >>> extractor = TorchFeatureExtractor(make_module, layer=["1", "4"])
     >>> extractor.transform(images).shape
-    (5, 136)
+    (5, 40)
     >>> {name: f.shape for name, f in extractor.transform_layers(images).items()}
-    {'1': (5, 8), '2': (5, 128)}
+    {'1': (5, 8), '4': (5, 32)}
     >>> extractor = TorchFeatureExtractor(
-    ...     make_module, layer="all", pooling=("grid", 2), source_head="3"
+    ...     make_module, layer="all", pooling=("grid", 2), source_head="5"
     ... )
     >>> {name: f.shape for name, f in extractor.transform_layers(images).items()}
-    {'0': (5, 32), '1': (5, 32), 'penultimate': (5, 128)}
-    >>> extractor = TorchFeatureExtractor(make_module, source_head="3")
+    {'input(2)': (5, 32), 'penultimate': (5, 32)}
+    >>> extractor = TorchFeatureExtractor(make_module, source_head="5")
     >>> features, proba = extractor.extract(images, source_proba=True)
     >>> list(features), features["penultimate"].shape, proba.shape
-    (['penultimate'], (5, 128), (5, 10))
+    (['penultimate'], (5, 32), (5, 10))
 
     Sequences of different lengths, padded:
 

@@ -85,7 +85,7 @@ def _compute(
     if n_components < 1:
         raise ValueError(f"n_components must be at least 1. Got {n_components!r}.")
     data = data.about_mean
-    means, variances = _class_moments(data, _components(data, n_components))
+    means, variances = _class_moments(data, principal_directions(data, n_components))
     if covariance == "spherical":
         variances = np.broadcast_to(
             variances.mean(axis=1, keepdims=True), variances.shape
@@ -103,7 +103,7 @@ def _compute(
     return Score(-float(overlap))
 
 
-def _components(data: LabelledData, n_components: int) -> Any:
+def principal_directions(data: LabelledData, n_components: int) -> Any:
     """Leading principal directions, of shape (n_features, <= n_components)."""
     # In the basis of the uncentred spectrum the covariance is diag(s) less one rank.
     s = data.spectrum.eigenvalues

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import solve
-from scipy.special import log_softmax
+from scipy.special import softmax
 from sklearn.covariance import ledoit_wolf
 from sklearn.preprocessing import StandardScaler
 
@@ -64,9 +64,9 @@ def lda_score(X: Any, y: Any) -> float:
 
 
 def _compute(data: LabelledData) -> Score:
-    codes, counts = data.host_target, data.counts
+    codes = data.host_target
     X = StandardScaler().fit_transform(data.host_features)
-    means = np.stack([X[codes == c].mean(axis=0) for c in range(len(counts))])
+    means = class_means(X, codes)
     residuals = X - means[codes]
     if np.mean(residuals**2) <= 1e-10 * np.mean(X**2):
         raise ValueError(
@@ -77,9 +77,21 @@ def _compute(data: LabelledData) -> Score:
     # Without any shrinkage, duplicated features would make the covariance singular.
     covariance.flat[:: len(covariance) + 1] += 1e-6 * np.trace(covariance) / X.shape[1]
     weights = solve(covariance, means.T, assume_a="pos")
-    offsets = np.log(counts / len(X)) - np.sum(means * weights.T, axis=1) / 2
-    posterior = log_softmax(X @ weights + offsets, axis=1)
-    return Score.of_parts(np.exp(posterior[np.arange(len(X)), codes]))
+    posterior = class_posterior(X, means, weights, data.counts)
+    return Score.of_parts(posterior[np.arange(len(X)), codes])
+
+
+def class_means(X: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """Mean of each class, (n_classes, n_features)."""
+    return np.stack([X[codes == c].mean(axis=0) for c in range(codes.max() + 1)])
+
+
+def class_posterior(
+    X: np.ndarray, means: np.ndarray, weights: np.ndarray, counts: np.ndarray
+) -> np.ndarray:
+    """Posterior of Gaussian classes; `weights` is covariance^-1 means^T."""
+    offsets = np.log(counts / counts.sum()) - np.sum(means * weights.T, axis=1) / 2
+    return softmax(X @ weights + offsets, axis=1)
 
 
 LDA = Metric(

@@ -9,8 +9,10 @@ from sktransfer.metrics._deep_scores import (
     DEEP_LOO_ACCURACY,
     DEEP_LOO_LOG_LIKELIHOOD,
 )
+from sktransfer.metrics._energy import ENERGY
 from sktransfer.metrics._gbc import GBC
 from sktransfer.metrics._h_score import H_SCORE, REGULARIZED_H_SCORE
+from sktransfer.metrics._kite import KITE
 from sktransfer.metrics._knn import KNN
 from sktransfer.metrics._laplace_evidence import LAPLACE_EVIDENCE
 from sktransfer.metrics._lda import LDA
@@ -26,8 +28,10 @@ from sktransfer.metrics._linear_probe import LINEAR_PROBE
 from sktransfer.metrics._logme import LOGME
 from sktransfer.metrics._metric import Metric
 from sktransfer.metrics._nce import NCE
+from sktransfer.metrics._ncti import NCTI_NCC, NCTI_SELI, NCTI_VC
 from sktransfer.metrics._nleep import NLEEP
 from sktransfer.metrics._parc import PARC
+from sktransfer.metrics._sfda import SFDA
 from sktransfer.metrics._transrate import TRANSRATE
 
 # In the order of the tables in the documentation.
@@ -51,6 +55,12 @@ METRICS = {
         PARC,
         NLEEP,
         LDA,
+        SFDA,
+        NCTI_NCC,
+        NCTI_SELI,
+        NCTI_VC,
+        ENERGY,
+        KITE,
         LAPLACE_EVIDENCE,
         LINEAR_PROBE,
         KNN,

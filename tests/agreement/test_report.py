@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sktransfer.agreement import (
     agreement_report,
     kendall_tau,
+    min_max_aggregate,
     pearson,
     rank_aggregate,
     regret,
@@ -393,3 +394,37 @@ class TestRankAggregate:
             rank_aggregate([1.0, 2.0])
         with pytest.raises(ValueError, match="at least one metric"):
             rank_aggregate({})
+
+
+class TestMinMaxAggregate:
+    def test_is_the_mean_of_scaled_scores(self, global_random_seed):
+        rng = np.random.default_rng(global_random_seed)
+        scores = rng.normal(size=(9, 3))
+        scaled = np.empty((9, 3))
+        for m, metric in enumerate(scores.T):
+            for i in range(9):
+                scaled[i, m] = (metric[i] - min(metric)) / (max(metric) - min(metric))
+        found = min_max_aggregate(scores)
+        np.testing.assert_allclose(found, scaled.mean(axis=1))
+        # The sum, as in NCTI, has the same order.
+        np.testing.assert_array_equal(np.argsort(found), np.argsort(scaled.sum(axis=1)))
+        found = min_max_aggregate(dict(enumerate(scores.T[:2])), [0.3, 0.7])
+        np.testing.assert_allclose(found, scaled[:, :2] @ [0.3, 0.7])
+
+    def test_units_do_not_matter(self, models):
+        scores = models[1]
+        scaled = {name: 1e6 * s - 3 for name, s in scores.items()}
+        np.testing.assert_allclose(min_max_aggregate(scores), min_max_aggregate(scaled))
+
+    def test_failures_are_the_lowest_and_constants_add_nothing(self):
+        found = min_max_aggregate({"a": [np.nan, 1.0, 3.0], "b": [2.0, 2.0, 2.0]})
+        np.testing.assert_allclose(found, [0, 0, 0.5])
+        np.testing.assert_array_equal(min_max_aggregate({"a": [np.nan] * 2}), [0, 0])
+
+    def test_what_cannot_be_scaled(self):
+        with pytest.raises(ValueError, match="must not be infinite"):
+            min_max_aggregate([[0.0], [-np.inf]])
+        with pytest.raises(ValueError, match="minimum of 2"):
+            min_max_aggregate([[1.0, 2.0]])
+        with pytest.raises(ValueError, match=r"[Ll]ength|shape"):
+            min_max_aggregate([[1.0, 2.0], [3.0, 4.0]], weights=[1.0])

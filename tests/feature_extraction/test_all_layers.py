@@ -1,4 +1,4 @@
-"""All layers of a network, in one pass: against forward hooks by hand."""
+"""All layers of a network, in one pass: against hooks by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d, relu  # noqa: E402
 
 from sktransfer.exceptions import CandidateFailedWarning  # noqa: E402
 from sktransfer.feature_extraction import TorchFeatureExtractor  # noqa: E402
-from sktransfer.feature_extraction._layers import pool  # noqa: E402
+from sktransfer.feature_extraction._pooling import pool  # noqa: E402
 from sktransfer.metrics import logme_score  # noqa: E402
 from sktransfer.model_selection import ModelSelector  # noqa: E402
 
@@ -69,23 +69,21 @@ class ResNet(nn.Module):
         return self.softmax(self.fc(self.dropout(self.flatten(x))))
 
 
-def by_hand(net, X, *, skip=()):
-    """Outputs of the leaves by the order of their last runs, copied at once."""
-    outputs, hooks = {}, []
-    for name, module in net.named_modules():
-        if name and not list(module.children()) and name not in skip:
+def by_hand(net, X, names):
+    """Inputs of submodules, copied at once."""
+    inputs, hooks = {}, []
+    for name in names:
 
-            def keep(_, args, output, name=name):
-                outputs.pop(name, None)
-                outputs[name] = output.clone()
+        def keep(_, args, name=name):
+            inputs[name] = args[0].clone()
 
-            hooks.append(module.register_forward_hook(keep))
+        hooks.append(net.get_submodule(name).register_forward_pre_hook(keep))
     net.eval()
     with torch.no_grad():
         net(torch.as_tensor(X))
     for hook in hooks:
         hook.remove()
-    return outputs
+    return inputs
 
 
 @pytest.fixture(scope="module")
@@ -111,26 +109,26 @@ POOLS = {
 }
 
 
+# The convolutions after the first, which reads the images.
+READERS = [f"blocks.{i}.conv{j}" for i in range(3) for j in (1, 2)]
+NAMES = [*(f"input({name})" for name in READERS), "penultimate"]
+
+
 @pytest.mark.parametrize("pooling", POOLS, ids=str)
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_outputs_of_all_leaves(net, X, pooling, channels_last):
+def test_what_all_weights_read(net, X, pooling, channels_last):
     if channels_last:
         X = torch.from_numpy(X).to(memory_format=torch.channels_last)
-    # The features are a copy of the map before Flatten, which is left out for them.
-    skip = ("pool", "flatten", "dropout", "fc", "softmax")
-    expected = by_hand(net, X, skip=skip)
-    features = by_hand(net, X)["flatten"]
+    expected = by_hand(net, X, [*READERS, "fc"])
     extractor = TorchFeatureExtractor(
         net, layer="all", source_head="fc", pooling=pooling, batch_size=4
     )
     layers = extractor.transform_layers(X)
-    assert list(layers) == [*expected, "penultimate"]
-    assert len(layers) == 1 + 3 * 5 + 1
-    for name, output in expected.items():
+    assert list(layers) == NAMES
+    for features, output in zip(layers.values(), expected.values(), strict=True):
+        assert features.dtype == np.float32
         own = POOLS[pooling](output)
-        assert layers[name].dtype == np.float32
-        np.testing.assert_allclose(layers[name], own, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(layers["penultimate"], features, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(features, own, rtol=1e-4, atol=1e-5)
 
 
 def test_same_as_each_layer_alone(net, X):
@@ -142,11 +140,22 @@ def test_same_as_each_layer_alone(net, X):
     np.testing.assert_array_equal(extractor.transform(X), np.hstack([*layers.values()]))
     for name, features in layers.items():
         alone = extractor.select_layer(name).transform(X)
-        np.testing.assert_allclose(alone, features, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(alone, features)
     whole = clone(extractor).set_params(source_head=None).transform_layers(X)
-    *inner, last = whole
-    assert inner[: len(layers) - 1] == list(layers)[:-1]
-    assert (inner[-1], last) == ("fc", "output")  # softmax gives the output itself
+    assert list(whole) == [*NAMES[:-1], "input(fc)", "output"]
+
+
+def test_input_of_submodules_by_wildcard(net, X):
+    extractor = TorchFeatureExtractor(net, layer=["input(blocks.*.act)", "input(fc)"])
+    layers = extractor.transform_layers(X)
+    acts = [f"blocks.{i}.act" for i in range(3)]
+    assert list(layers) == [*(f"input({name})" for name in acts), "input(fc)"]
+    expected = by_hand(net, X, acts)  # of the last runs
+    for name in acts:
+        mean = POOLS["mean"](expected[name])
+        np.testing.assert_allclose(layers[f"input({name})"], mean, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"must name a submodule .* Got 'input\(no\)'"):
+        clone(extractor).set_params(layer="input(no)").transform(X)
 
 
 def test_one_pass_and_one_output_at_a_time(X):
@@ -165,7 +174,7 @@ def test_one_pass_and_one_output_at_a_time(X):
     for link in links:
         link.is_first = link is links[0]
     extractor = TorchFeatureExtractor(nn.Sequential(*links), layer="all", batch_size=4)
-    assert len(extractor.transform_layers(X)) == 8
+    assert len(extractor.transform_layers(X)) == 8  # 7 inputs, and the output
     assert n_passes == 3
 
 
@@ -238,11 +247,28 @@ class Lambda(nn.Module):
         return self.function(x)
 
 
-def chain(net, x):
-    for name, part in net.named_children():
-        if name != "head":
-            part(x)
-    return x
+class Reader(nn.Module):
+    """Has weights, and ignores what it reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 2))
+
+    def forward(self, x):
+        return torch.zeros(4, 3)
+
+
+def reading(*functions, **named):
+    """A network with a reader of each function of its input, and of the input first."""
+    named |= {f"part{i}": function for i, function in enumerate(functions)}
+
+    def run(net, x):
+        net.first(x)
+        for name, function in named.items():
+            getattr(net, name)(function(x))
+        return x + 0
+
+    return Sequence(run, first=Reader(), **{name: Reader() for name in named})
 
 
 def names_of(module, X, **params):
@@ -255,103 +281,105 @@ def names_of(module, X, **params):
 V = np.random.default_rng(1).normal(size=(11, 3)).astype(np.float32)
 
 
-def test_outputs_that_are_no_features_are_left_out():
-    module = Sequence(
-        chain,
-        vector=Lambda(lambda x: x[:, 0]),
-        tokens=Lambda(lambda x: x[:, None] + x[:, :, None]),
-        maps=Lambda(lambda x: (x[:, :, None] * x[:, None])[..., None]),
-        volume=Lambda(lambda x: x.reshape(-1, 3, 1, 1, 1) + 0),
-        windows=Lambda(lambda x: x.repeat(2, 1)),
-        mean=Lambda(lambda x: x.mean(0, keepdim=True)),
-        integers=Lambda(lambda x: x.long()),
-        nothing=Lambda(lambda x: None),
-        empty=Lambda(lambda x: x[:, :0] + 0),
-        wrapped=Lambda(lambda x: {"nothing": None, "hidden": (x + 1,)}),
-        late=nn.Tanh(),
+def test_inputs_that_are_no_features_are_left_out():
+    module = reading(
+        vector=lambda x: x[:, 0],
+        tokens=lambda x: x[:, None] + x[:, :, None],
+        maps=lambda x: (x[:, :, None] * x[:, None])[..., None],
+        volume=lambda x: x.reshape(-1, 3, 1, 1, 1) + 0,
+        windows=lambda x: x.repeat(2, 1),
+        mean=lambda x: x.mean(0, keepdim=True),
+        integers=lambda x: x.long(),
+        nothing=lambda x: None,
+        empty=lambda x: x[:, :0] + 0,
+        wrapped=lambda x: {"nothing": None, "hidden": (x + 1,)},
+        late=torch.tanh,
     )
-    assert names_of(module, V) == ["tokens", "maps", "wrapped", "late", "penultimate"]
+    names = [f"input({name})" for name in ("tokens", "maps", "wrapped", "late")]
+    assert names_of(module, V) == [*names, "penultimate"]
 
 
 def test_only_the_features_where_nothing_else_fits():
-    module = Sequence(chain, mean=Lambda(lambda x: x.mean(0)))
-    assert names_of(module, V) == ["penultimate"]
+    assert names_of(reading(lambda x: x.mean(0)), V) == ["penultimate"]
+    assert names_of(reading(lambda x: x, lambda x: x[:]), V) == ["penultimate"]
     assert names_of(nn.Linear(3, 2), V, source_head=None) == ["output"]
+    assert names_of(nn.Tanh(), V, source_head=None) == ["output"]
     one_row = Lambda(lambda x: x.mean(0))
     with pytest.raises(ValueError, match=r"'output' of shape \(3,\) was pooled"):
         names_of(one_row, V, source_head=None)
 
 
 def test_a_layer_that_stops_to_fit():
-    module = Sequence(chain, table=Lambda(lambda x: torch.ones(4, 3)))
-    with pytest.raises(ValueError, match=r"'table' of shape \(4, 3\).*have.*\(3, "):
+    module = reading(table=lambda x: torch.ones(4, 3))
+    with pytest.raises(ValueError, match=r"table.* of shape \(4, 3\).*have.*\(3, "):
         names_of(module, V)  # the last batch has three samples
 
 
 def test_last_run_decides_value_and_order():
     module = Sequence(
-        lambda net, x: net.twin(net.other(net.twin(x)) + 1),
-        twin=Lambda(lambda x: 2 * x),
-        other=Lambda(lambda x: x - 3),
+        lambda net, x: net.twin(net.other(net.twin(net.stem(x)).exp()) + 1).exp(),
+        stem=nn.Linear(3, 3),
+        twin=nn.Linear(3, 3),
+        other=nn.Linear(3, 3),
     )
-    extractor = TorchFeatureExtractor(module, layer="all", source_head="output")
-    layers = extractor.transform_layers(V)
-    assert list(layers) == ["other", "twin", "output"]
-    np.testing.assert_allclose(layers["twin"], 2 * (2 * V - 2), rtol=1e-5, atol=1e-6)
+    layers = TorchFeatureExtractor(
+        module, layer="all", source_head="head"
+    ).transform_layers(V)
+    assert list(layers) == ["input(other)", "input(twin)", "penultimate"]
+    expected = by_hand(module, V, ["other", "twin"])
+    np.testing.assert_allclose(layers["input(twin)"], expected["twin"], rtol=1e-5)
     # What runs once more after the features were taken is not one of their layers.
-    after = Sequence(lambda net, x: net.other(net.twin(x)) + 1, twin=nn.Tanh())
-    after.other = nn.Sigmoid()
+    after = Sequence(lambda net, x: net.other(net.twin(net.stem(x))) + 1)
+    after.stem, after.other = nn.Linear(3, 3), nn.Linear(3, 3)
+    after.twin = nn.Linear(3, 3)
     after.head = nn.Sequential(nn.Linear(3, 3), after.twin)
-    assert names_of(after, V) == ["other", "penultimate"]
+    assert names_of(after, V) == ["input(other)", "penultimate"]
 
 
 def test_exact_copies_are_left_out():
+    def run(net, x):
+        x = net.stem(x)
+        shortcut = net.shortcut(x)
+        x = net.same(net.conv(net.drop(x)) + shortcut)
+        net.late(x)
+        return x
+
+    parts = {name: nn.Linear(3, 3) for name in ("stem", "shortcut", "conv", "late")}
+    module = Sequence(run, **parts, drop=nn.Dropout(), same=nn.Identity())
+    assert names_of(module, V) == ["input(shortcut)", "penultimate"]
+
+
+def test_what_is_changed_in_place_is_no_copy():
     module = Sequence(
-        lambda net, x: net.late(net.inplace(net.drop(net.same(net.first(x))))),
-        first=nn.Linear(3, 3),
-        same=nn.Identity(),
-        drop=nn.Dropout(),
-        inplace=nn.ReLU(inplace=True),
-        late=nn.Identity(),
+        lambda net, x: net.two(net.act(net.one(net.stem(x)).mul_(2))),
+        **{name: nn.Linear(3, 3) for name in ("stem", "one", "two")},
+        act=nn.ReLU(inplace=True),
     )
-    extractor = TorchFeatureExtractor(module, layer="all", source_head="head")
-    layers = extractor.transform_layers(V)
-    assert list(layers) == ["first", "penultimate"]  # inplace gives the latter
-    with torch.no_grad():
-        first = module.first(torch.from_numpy(V))
-    np.testing.assert_allclose(layers["first"], first, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(layers["penultimate"], relu(first), rtol=1e-5)
+    layers = TorchFeatureExtractor(
+        module, layer="all", source_head="head"
+    ).transform_layers(V)
+    assert list(layers) == ["input(one)", "input(two)", "penultimate"]
+    for name, expected in by_hand(module, V, ["one", "two"]).items():
+        np.testing.assert_allclose(layers[f"input({name})"], expected, rtol=1e-5)
 
 
-def test_what_only_an_identity_shows_is_kept():
-    module = Sequence(lambda net, x: net.same(net.first(x).exp()) + 1)
-    module.first, module.same = nn.Linear(3, 3), nn.Identity()
-    assert names_of(module, V) == ["first", "same", "penultimate"]
-
-
-def test_weights_that_are_computed_are_no_layers():
-    square = nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
-    module = Sequence(lambda net, x: net.square(x).exp(), square=square)
-    assert names_of(module, V[:9], batch_size=3) == ["square", "penultimate"]
+def test_computed_weights_are_weights():
+    norm = nn.utils.parametrizations.weight_norm
+    module = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), norm(nn.Linear(3, 3)))
+    assert names_of(module, V, source_head=None) == ["input(2)", "output"]
+    gates = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.PReLU(3))
+    assert names_of(gates, V, source_head=None) == ["output"]
 
 
 def test_all_stands_alone(net, X):
     with pytest.raises(ValueError, match="'all' stands for all layers, in a list too"):
         TorchFeatureExtractor(net, layer=["all", "mean"]).transform(X)
     extractor = TorchFeatureExtractor(net, layer=["all"], source_head="fc")
-    assert len(extractor.transform_layers(X)) == 17
+    assert list(extractor.transform_layers(X)) == NAMES
     named = nn.Sequential()
     named.add_module("all", nn.Linear(3, 4))
     named.add_module("last", nn.Linear(4, 2))
     assert TorchFeatureExtractor(named, layer="all").transform(V).shape == (11, 4)
-
-
-def test_batch_normalisation_with_a_hook_of_its_own(X):
-    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
-    net[1].register_forward_hook(lambda module, args, output: output + 7)
-    layers = TorchFeatureExtractor(net, layer="all").transform_layers(X)
-    mean = by_hand(net, X)["1"].mean((2, 3))
-    np.testing.assert_allclose(layers["1"], mean, rtol=1e-5)
 
 
 @pytest.fixture
@@ -391,27 +419,28 @@ def test_fingerprint(net):
 
 
 def test_nan_in_an_inner_layer(target):
-    hidden = Lambda(lambda x: torch.where(x > 1, torch.nan, x))
-    module = Sequence(chain, bad=hidden, good=nn.Tanh())
+    module = reading(bad=lambda x: torch.where(x > 1, torch.nan, x), good=torch.tanh)
     extractor = TorchFeatureExtractor(module, layer="all", source_head="head")
     layers = extractor.transform_layers(V)
-    assert np.isnan(layers["bad"]).any()
-    assert np.isfinite(layers["good"]).all()
+    assert np.isnan(layers["input(bad)"]).any()
+    assert np.isfinite(layers["input(good)"]).all()
     n_bad = (V > 1).any(axis=1).sum()
     selector = ModelSelector([("net", extractor)], error_score="raise")
-    with pytest.raises(ValueError, match=f"layer 'bad' gave NaN .* {n_bad} of 11 rows"):
+    message = rf"layer 'input\(bad\)' gave NaN .* {n_bad} of 11 rows"
+    with pytest.raises(ValueError, match=message):
         selector.fit(V, target)
-    other = ("other", extractor.select_layer("good"))
-    with pytest.warns(CandidateFailedWarning, match="layer 'bad' gave NaN"):
+    other = ("other", extractor.select_layer("input(good)"))
+    with pytest.warns(CandidateFailedWarning, match=r"layer 'input\(bad\)' gave NaN"):
         selector = ModelSelector([("net", extractor), other]).fit(V, target)
     assert selector.best_name_.startswith("other")
 
 
 def test_constant_layer(target):
-    module = Sequence(chain, flat=Lambda(torch.zeros_like), good=nn.Tanh())
+    module = reading(flat=torch.zeros_like, good=torch.tanh)
     extractor = TorchFeatureExtractor(module, layer="all", source_head="head")
     selector = ModelSelector([("net", extractor)]).fit(V, target)
-    assert selector.results_["layer"].tolist() == ["flat", "good", "penultimate"]
+    names = ["input(flat)", "input(good)", "penultimate"]
+    assert selector.results_["layer"].tolist() == names
     assert np.isfinite(selector.results_["logme"]).all()
 
 

@@ -138,15 +138,14 @@ def test_layers_by_wildcard(images):
 def test_all_layers_end_with_the_features(name, images):
     images = images[:3]
     model = Untrained(name).load_module()
-    leaves, hooks = {}, []
-    for leaf, module in model.named_modules():
-        if not list(module.children()):
+    inputs, hooks = {}, []
+    for part, module in model.named_modules():
 
-            def keep(_, args, output, leaf=leaf):
-                leaves.pop(leaf, None)
-                leaves[leaf] = output.clone()
+        def keep(_, args, name=f"input({part})"):
+            inputs.pop(name, None)
+            inputs[name] = args[0].clone()
 
-            hooks.append(module.register_forward_hook(keep))
+        hooks.append(module.register_forward_pre_hook(keep))
     with torch.no_grad():
         features = model.eval().forward_head(
             model.forward_features(inputs_of(model, images)), pre_logits=True
@@ -157,11 +156,11 @@ def test_all_layers_end_with_the_features(name, images):
     *inner, (last, own) = extractor.transform_layers(images).items()
     assert last == "penultimate"
     close(own, features)
-    order = list(leaves)
+    order = list(inputs)
     places = [order.index(layer) for layer, _ in inner]
     assert places == sorted(places)
     for layer, pooled in inner:
-        output = leaves[layer]
+        output = inputs[layer]
         if output.ndim == 4:
             if output.shape[1] == output.shape[2]:  # tokens on a grid of patches
                 output = output.permute(0, 3, 1, 2)

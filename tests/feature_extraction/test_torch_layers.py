@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from sktransfer.feature_extraction import TorchFeatureExtractor  # noqa: E402
-from sktransfer.feature_extraction._layers import pool, softmax  # noqa: E402
+from sktransfer.feature_extraction._pooling import pool, softmax  # noqa: E402
 
 
 class Net(nn.Module):
