@@ -24,6 +24,7 @@ _MEANINGS = {
     "accuracy %": _EXPECTED,
     "R²": _EXPECTED,
     "R^2": _EXPECTED,
+    "deep_": "of all layers of a network at once",
     "width": "number of features",
 }
 

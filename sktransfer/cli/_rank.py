@@ -16,12 +16,14 @@ from sktransfer.cli._errors import OutputError, UsageError, as_typed
 from sktransfer.cli._notes import doubt, legend, paragraph
 from sktransfer.cli._progress import fit_with_progress
 from sktransfer.cli._tables import ranking_table, show, write_csv
+from sktransfer.feature_extraction import BaseExtractor, Extraction
 from sktransfer.metrics import get_metric, get_scorer_names
 from sktransfer.model_selection import ModelSelector
 from sktransfer.utils._files import (
     StoredArray,
     check_output,
     open_features,
+    open_layers,
     read_labels,
 )
 from sktransfer.utils._terminal import say, write
@@ -35,6 +37,8 @@ EXAMPLES = """\
       rank by two metrics, and write the table to a file
   sktransfer rank --features *.npy --labels y.npy --groups patients.csv
       leave out all samples of a patient together, and count them as one
+  sktransfer rank --layers --features *.npz --labels y.npy --metric deep_logme
+      rank by all layers of each model, the arrays of its file
 """
 
 
@@ -57,6 +61,12 @@ def add_parser(commands: Any) -> None:
         "n_features); a .csv may have a header, and its index column is left out",
     )
     parser.add_argument(
+        "--layers",
+        action="store_true",
+        help="each .npz is one model, its arrays the outputs of its layers in the "
+        "order of depth, the last of them its features: for metrics that read layers",
+    )
+    parser.add_argument(
         "--labels",
         required=True,
         type=Path,
@@ -69,7 +79,8 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help="metrics that read features; the first determines the ranking (default: "
         "logme, and loo_accuracy or, for numbers, loo_r2): "
-        f"{', '.join(_feature_metrics())}",
+        f"{', '.join(_metrics('features'))}. With --layers also "
+        f"{', '.join(_metrics('layers'))}",
     )
     parser.add_argument(
         "--groups",
@@ -97,16 +108,22 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=_run)
 
 
-def _feature_metrics() -> list[str]:
-    return [m for m in get_scorer_names() if get_metric(m).reads == "features"]
+def _metrics(reads: str) -> list[str]:
+    return [m for m in get_scorer_names() if get_metric(m).reads == reads]
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    wrong = [m for m in arguments.metric or () if m not in _feature_metrics()]
+    known = _metrics("features") + _metrics("layers") * arguments.layers
+    wrong = [m for m in arguments.metric or () if m not in known]
+    if wrong and wrong[0] in _metrics("layers"):
+        raise UsageError(
+            f"--metric: {wrong[0]!r} reads all layers of a model: add --layers, and "
+            "give each model as one .npz file of its layers in the order of depth."
+        )
     if wrong:
         raise UsageError(
             f"--metric: {wrong[0]!r} is not a metric that reads features; choose among "
-            f"{', '.join(_feature_metrics())}."
+            f"{', '.join(known)}."
         )
     if arguments.jobs == 0:
         raise UsageError("--jobs must be 1 or more, or -1 for all cores; got 0.")
@@ -118,10 +135,7 @@ def _run(arguments: argparse.Namespace) -> None:
         metrics = arguments.metric or _default_metrics(y, arguments.task)
         selector = _FileSelector(
             # All candidates get the same row numbers, and return their features.
-            [
-                (name, FunctionTransformer(_Rows(array), check_inverse=False))
-                for name, array in features.items()
-            ],
+            [(name, _candidate(found)) for name, found in features.items()],
             scoring=metrics,
             refit=False,
             task=arguments.task,
@@ -161,18 +175,23 @@ def _default_metrics(y: np.ndarray, task: str) -> list[str]:
 
 def _read(
     arguments: argparse.Namespace,
-) -> tuple[dict[str, StoredArray], np.ndarray, np.ndarray | None]:
-    """Features by the name of their model, and labels and groups of the samples."""
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray | None]:
+    """Features or layers by the name of their model, and labels and groups."""
     labels = arguments.labels
 
     def note(message):
         say(f"note: {message}")
 
-    features = open_features(arguments.features, note)
-    counts = Counter(array.shape[0] for array in features.values())
+    if arguments.layers:
+        features = open_layers(arguments.features, note)
+        arrays = [array for layers in features.values() for array in layers.values()]
+    else:
+        features = open_features(arguments.features, note)
+        arrays = list(features.values())
+    counts = Counter(array.shape[0] for array in arrays)
     ((n_samples, _),) = counts.most_common(1)
     y = read_labels(labels, n_samples, note)
-    others = [array for array in features.values() if array.shape[0] != len(y)]
+    others = [array for array in arrays if array.shape[0] != len(y)]
     if others:
         rows = ", ".join(f"{array} has {array.shape[0]}" for array in others)
         raise ValueError(
@@ -205,6 +224,31 @@ class _FileSelector(ModelSelector):
     def _validate_names(self, names: Sequence[str]) -> None:
         # Names are unique, and no parameter of a candidate is set by its name here.
         pass
+
+
+def _candidate(found: StoredArray | dict[str, StoredArray]) -> Any:
+    """What gives the features, or the layers, of a model by row number."""
+    if isinstance(found, dict):
+        return _StoredLayers({name: _Rows(array) for name, array in found.items()})
+    return FunctionTransformer(_Rows(found), check_inverse=False)
+
+
+class _StoredLayers(BaseExtractor):
+    """The layers of a model, of which the last gives the features."""
+
+    def __init__(self, layers: dict[str, _Rows]):
+        self.layers = layers
+
+    def extract(
+        self, X: np.ndarray, *, source_proba: bool = False, all_layers: bool = False
+    ) -> Extraction:
+        *_, last = self.layers
+        names = self.layers if all_layers else [last]
+        layers = {name: self.layers[name](X) for name in names}
+        return Extraction({last: layers[last]}, layers=layers if all_layers else None)
+
+    def check_all_layers(self) -> None:
+        return
 
 
 class _Rows:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -24,8 +25,15 @@ from sktransfer.feature_extraction._tokens import split_tokens
 from sktransfer.utils._array_api import get_namespace
 
 
-class Extraction(NamedTuple):
-    """Features and source probabilities of some samples.
+class _Pair(NamedTuple):
+    features: dict[str, Any]
+    source_proba: Any = None
+
+
+class Extraction(_Pair):
+    """Features and source probabilities of some samples, and all layers behind them.
+
+    It unpacks to the pair ``features, source_proba``.
 
     Attributes
     ----------
@@ -34,10 +42,22 @@ class Extraction(NamedTuple):
     source_proba : array of shape (n_samples, n_source_classes) or None
         The model's own probabilities of the classes it was pre-trained on; None
         where they were not asked for.
+    layers : dict of str to array of shape (n_samples, n_features) or None
+        The outputs of all layers of the network, pooled, in the order of depth; None
+        where they were not asked for.
     """
 
-    features: dict[str, Any]
-    source_proba: Any = None
+    layers: dict[str, Any] | None = None
+
+    def __new__(
+        cls,
+        features: dict[str, Any],
+        source_proba: Any = None,
+        layers: dict[str, Any] | None = None,
+    ) -> Extraction:
+        self = super().__new__(cls, features, source_proba)
+        self.layers = layers
+        return self
 
     @property
     def joined(self) -> Any:
@@ -67,7 +87,10 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
        counts its parts. ``transform`` then returns one array per sample.
        Where there are several layers, a parameter ``layer`` selects one.
     6. Source probabilities come from the same pass; their rows sum to one. A subclass
-       that has them overrides :meth:`check_source_proba`.
+       that has them overrides :meth:`check_source_proba`. So do all layers of the
+       network, for scores that read them: a subclass that shows them takes the argument
+       ``all_layers`` and overrides :meth:`check_all_layers`. Neither changes the
+       features.
     7. It changes neither ``X``, nor a model handed to it, nor any global state.
     8. Weights are loaded at first use and left out of pickles where possible.
     9. Equal fingerprints mean equal results, in any process, on any machine.
@@ -119,8 +142,10 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             cls.extract = _collected(cls.iter_extract)
 
     @abstractmethod
-    def extract(self, X: Any, *, source_proba: bool = False) -> Extraction:
-        """Features of all layers, and source probabilities if wanted, in one pass.
+    def extract(
+        self, X: Any, *, source_proba: bool = False, all_layers: bool = False
+    ) -> Extraction:
+        """Features, and source probabilities and all layers if wanted, in one pass.
 
         Parameters
         ----------
@@ -128,24 +153,28 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             The class says what it may hold.
         source_proba : bool, default=False
             Whether to return the source probabilities too.
+        all_layers : bool, default=False
+            Whether to return all layers of the network too, whatever layers give the
+            features. An extractor that cannot need not have this argument.
 
         Returns
         -------
         extraction : Extraction
             The named tuple ``(features, source_proba)``: a dict of float32 arrays
             (n_samples, n_features) by layer, and None or a float32 array (n_samples,
-            n_source_classes).
+            n_source_classes). Its attribute `layers` is None or a dict of float32
+            arrays, the outputs of all layers in the order of depth.
 
         Raises
         ------
         ValueError
-            If source probabilities are asked for and there are none, or for the reasons
-            that :meth:`iter_extract` names.
+            If source probabilities or all layers are asked for and there are none, or
+            for the reasons that :meth:`iter_extract` names.
         """
 
     @abstractmethod
     def iter_extract(
-        self, X: Any, *, source_proba: bool = False
+        self, X: Any, *, source_proba: bool = False, all_layers: bool = False
     ) -> Iterator[tuple[Any, Extraction]]:
         """Features batch by batch, on the device where they are computed.
 
@@ -155,6 +184,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             See :meth:`extract`.
         source_proba : bool, default=False
             Whether to yield the source probabilities too.
+        all_layers : bool, default=False
+            Whether to yield all layers too; see :meth:`extract`.
 
         Yields
         ------
@@ -162,7 +193,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             The rows of the batch in the order of ``X``. Each row comes once; batches
             may come in any order.
         extraction : Extraction
-            The features, and source probabilities, of these rows.
+            The features, source probabilities and layers of these rows.
         """
 
     def check_source_proba(self) -> None:
@@ -172,6 +203,13 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         where it can give them.
         """
         raise ValueError(f"{type(self).__name__} has no source probabilities.")
+
+    def check_all_layers(self) -> None:
+        """Raise a ValueError that says why the layers of the network are not shown.
+
+        A subclass that shows them overrides this method, and returns where it can.
+        """
+        raise ValueError(f"{type(self).__name__} shows no layers of a network.")
 
     def pin_weights(self, pinned: str | None = None) -> None:
         """Make later loads of the weights fail if these have changed.
@@ -402,22 +440,32 @@ def _at_once(extract: Callable) -> Callable:
     """Make `iter_extract` of `extract`: a single batch."""
 
     @functools.wraps(BaseExtractor.iter_extract)
-    def iter_extract(self, X, *, source_proba=False):
-        yield slice(None), extract(self, X, source_proba=source_proba)
+    def iter_extract(self, X, **wanted):
+        yield slice(None), extract(self, X, **wanted)
 
-    iter_extract.__isabstractmethod__ = False
-    return iter_extract
+    return _derived(iter_extract, extract)
 
 
 def _collected(iter_extract: Callable) -> Callable:
     """Make `extract` of `iter_extract`."""
 
     @functools.wraps(BaseExtractor.extract)
-    def extract(self, X, *, source_proba=False):
+    def extract(self, X, **wanted):
         X = self._read_once(X)
-        return Extraction(
-            *collect(iter_extract(self, X, source_proba=source_proba), X, self)
-        )
+        return Extraction(*collect(iter_extract(self, X, **wanted), X, self))
 
-    extract.__isabstractmethod__ = False
-    return extract
+    return _derived(extract, iter_extract)
+
+
+def _derived(method: Callable, origin: Callable) -> Callable:
+    """The method, which takes the arguments of the one that it is made of."""
+    method.__isabstractmethod__ = False
+    method.__signature__ = inspect.signature(origin)
+    return method
+
+
+def takes_all_layers(method: Callable) -> bool:
+    """Whether a method has the argument `all_layers`, which older ones lack."""
+    parameters = inspect.signature(method).parameters
+    kinds = {parameter.kind for parameter in parameters.values()}
+    return "all_layers" in parameters or inspect.Parameter.VAR_KEYWORD in kinds

@@ -13,14 +13,14 @@ from sklearn.utils.validation import _num_samples
 from sktransfer.feature_extraction._samples import check_samples, read_samples
 from sktransfer.utils._array_api import to_numpy
 
-_PROBA = None  # stands for the source probabilities, beside the names of layers
+_ATTRIBUTES = "features", "source_proba", "layers"  # of an Extraction
 
 
 def collect(
     stream: Iterable[tuple[Any, Any]], X: Any, extractor: Any
-) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
-    """Float32 features by layer, and source probabilities, in the order of X."""
-    outputs: dict[Any, np.ndarray] = {}
+) -> tuple[dict[str, np.ndarray], np.ndarray | None, dict[str, np.ndarray] | None]:
+    """Features, source probabilities and layers, float32, in the order of X."""
+    outputs: dict[tuple, np.ndarray] = {}
     is_missing = None
     n_given = 0
     waiting: deque = deque()
@@ -31,10 +31,8 @@ def collect(
                 is_missing = np.ones(_count_rows(X, extractor), dtype=bool)
             n_given += len(is_missing[rows])
             is_missing[rows] = False
-            features, proba = batch
-            parts = features if proba is None else {**features, _PROBA: proba}
-            waiting.append((rows, *_start_copy(parts)))
-            del batch, features, proba, parts  # before there is another batch
+            waiting.append((rows, *_start_copy(parts_of_extraction(batch))))
+            del batch  # before there is another one
             # CUDA computes this batch while the previous one is written.
             while waiting and (waiting[0][2] is None or len(waiting) > 1):
                 _write(outputs, is_missing, *waiting.popleft())
@@ -55,8 +53,28 @@ def collect(
             f"{type(extractor).__name__}.iter_extract must yield every row of X once. "
             f"It has yielded {problem}."
         )
-    proba = outputs.pop(_PROBA, None)
-    return outputs, proba
+    found: dict[str, dict] = {attribute: {} for attribute in _ATTRIBUTES}
+    for (attribute, name), array in outputs.items():
+        found[attribute][name] = array
+    features, proba, layers = found.values()
+    return features, proba.get(""), layers or None
+
+
+def parts_of_extraction(extraction: Any) -> dict[tuple[str, str], Any]:
+    """The arrays of an extraction, by attribute and name."""
+    parts = {}
+    for attribute in _ATTRIBUTES:
+        own = getattr(extraction, attribute, None)
+        if attribute == "source_proba":
+            own = None if own is None else {"": own}
+        parts |= {(attribute, name): array for name, array in (own or {}).items()}
+    return parts
+
+
+def _describe(part: tuple[str, str]) -> str:
+    attribute, name = part
+    is_proba = attribute == "source_proba"
+    return "source probabilities" if is_proba else f"layer {name!r}"
 
 
 def _count_rows(X: Any, extractor: Any) -> int:
@@ -97,21 +115,23 @@ def _write(
             shape = len(is_missing), array.shape[1]
             outputs[name] = np.empty(shape, dtype=np.float32)
     if parts.keys() != outputs.keys():
+        before, now = (", ".join(map(_describe, own)) for own in (outputs, parts))
         raise ValueError(
             "All batches must have the same layers and source probabilities. Got "
-            f"{list(outputs)} at first, then {list(parts)}."
+            f"{before} at first, then {now}."
         )
     n_rows = len(is_missing[rows])
     for name, array in parts.items():
         own = outputs[name]
         if array.shape[1] != own.shape[1]:
             raise ValueError(
-                "All samples must have the same number of features. The layer "
-                f"{name!r} gave {own.shape[1]} at first, then {array.shape[1]}."
+                "All samples must have the same number of features. The "
+                f"{_describe(name)} gave {own.shape[1]} at first, then "
+                f"{array.shape[1]}."
             )
         if len(array) != n_rows:
             raise ValueError(
-                f"The layer {name!r} gave {len(array)} rows for {n_rows} samples."
+                f"The {_describe(name)} gave {len(array)} rows for {n_rows} samples."
             )
         own[rows] = array
 
@@ -128,13 +148,10 @@ def check_extraction(result: Any, extractor: Any, method: str) -> Any:
             f"{what} whose features are a dict of arrays by layer. Got {given} "
             "instead: return Extraction({'name of the layer': features})."
         )
-    parts = {f"layer {name!r}": array for name, array in features.items()}
-    if result.source_proba is not None:
-        parts["source probabilities"] = result.source_proba
-    for name, array in parts.items():
+    for part, array in parts_of_extraction(result).items():
         if len(np.shape(array)) != 2:
             raise ValueError(
                 f"{what} of arrays with two axes, samples and features. Got shape "
-                f"{tuple(np.shape(array))} for the {name}."
+                f"{tuple(np.shape(array))} for the {_describe(part)}."
             )
     return result

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sklearn.base import BaseEstimator, is_classifier, is_regressor
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
-from sktransfer.feature_extraction._base import BaseExtractor, Extraction
+from sktransfer.feature_extraction._base import (
+    BaseExtractor,
+    Extraction,
+    takes_all_layers,
+)
 from sktransfer.feature_extraction._collect import check_extraction
 
 
@@ -92,16 +97,66 @@ def extractors_within(estimator: Any, *, frozen: bool = False) -> Iterator[Any]:
 
 def source_proba_problem(estimator: Any) -> str | None:
     """Say why an estimator gives no source probabilities; None if it does."""
-    problem = "it has no extractor with source probabilities"
-    for step in feature_steps(estimator):
-        if isinstance(step, BaseExtractor):
-            try:
-                step.check_source_proba()
-            except ValueError as error:
-                problem = str(error)
-            else:
-                return None
-    return problem
+    return _problem(
+        estimator, _proba_problem, "it has no extractor with source probabilities"
+    )
+
+
+def all_layers_problem(estimator: Any) -> str | None:
+    """Say why an estimator does not show the layers of a network; None if it does."""
+    return _problem(
+        estimator, _layers_problem, "it has no extractor that shows those of a network"
+    )
+
+
+def _problem(estimator: Any, problem_of: Any, default: str) -> str | None:
+    """The problem of the last extractor in an estimator, None if any has none."""
+    extractors = [s for s in feature_steps(estimator) if isinstance(s, BaseExtractor)]
+    problems = [problem_of(extractor) for extractor in extractors]
+    return None if None in problems else (problems or [default])[-1]
+
+
+def _proba_problem(extractor: BaseExtractor) -> str | None:
+    return _message(extractor.check_source_proba)
+
+
+def _layers_problem(extractor: BaseExtractor) -> str | None:
+    if not takes_all_layers(extractor.extract):
+        # Its class may have that check from one that takes the argument.
+        return f"{type(extractor).__name__}.extract lacks the argument 'all_layers'"
+    return _message(extractor.check_all_layers)
+
+
+def _message(check: Callable[[], None]) -> str | None:
+    try:
+        check()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def layers_under(extraction: Extraction, name: str | None = None) -> dict[str, Any]:
+    """All layers of a network with some of its features as the last.
+
+    `name` is that of the features, by default of all side by side. What shows no layers
+    has its features alone.
+    """
+    if name is None and len(extraction.features) == 1:
+        (name,) = extraction.features
+    last = extraction.joined if name is None else extraction.features[name]
+    # Their own layer is pooled in another way, but is the same layer.
+    others = {k: a for k, a in (extraction.layers or {}).items() if k != name}
+    return {**others, name or "the features": last}
+
+
+def warn_of_one_layer(layers: dict[str, Any] | None, problem: str | None) -> None:
+    """Warn if scores of all layers see one only, and say why."""
+    if layers is not None and len(layers) == 1:
+        reason = problem or "its network shows no other"
+        warnings.warn(
+            f"scores of all layers see the features only, as one layer: {reason}.",
+            stacklevel=3,
+        )
 
 
 def extract(
@@ -110,32 +165,39 @@ def extract(
     y: Any = None,
     *,
     source_proba: bool = False,
+    all_layers: bool = False,
     fit: bool = False,
 ) -> Extraction:
-    """Features by layer, and source probabilities, of raw inputs, from one pass.
+    """Features, source probabilities and all layers of raw inputs, from one pass.
 
     With `fit`, each step is fitted before it is used, by ``fit_transform`` where it
     has one, as a pipeline does: to fit a pipeline beforehand would send the samples
     through all but its last step twice. Networks then have to keep the weights that
     they have now, however often they are loaded again. Source probabilities are those
-    of the last extractor that has them; a ValueError says why there are none. A layer
-    that does not come from an extractor is called ``""``.
+    of the last extractor that has them; a ValueError says why there are none. All
+    layers are those of the last network in the same way, whatever steps come after it.
+    A layer that does not come from an extractor is called ``""``.
     """
     if source_proba and (problem := source_proba_problem(estimator)):
         raise ValueError(
             f"{type(estimator).__name__} gives no source probabilities: {problem}"
         )
+    if all_layers and (problem := all_layers_problem(estimator)):
+        raise ValueError(f"{type(estimator).__name__} shows no layers: {problem}")
     if fit:
         _pin_weights(estimator)
     result = Extraction({"": X})
-    proba = None
+    proba = layers = None
     for step in feature_steps(estimator):
         X = result.joined
         if isinstance(step, BaseExtractor):
-            wanted = source_proba and hasattr(step, "source_proba")
-            result = (step.fit(X, y) if fit else step).extract(X, source_proba=wanted)
+            wanted = {"source_proba": source_proba and hasattr(step, "source_proba")}
+            if all_layers and _layers_problem(step) is None:
+                wanted["all_layers"] = True  # which others need not know
+            result = (step.fit(X, y) if fit else step).extract(X, **wanted)
             check_extraction(result, step, "extract must return")
-            proba = result.source_proba if wanted else proba
+            proba = result.source_proba if wanted["source_proba"] else proba
+            layers = result.layers if "all_layers" in wanted else layers
         elif fit and hasattr(step, "fit_transform"):
             # Not what `transform` gives where a step learns from the target: the
             # features of a training sample must not know that sample's own label.
@@ -144,7 +206,7 @@ def extract(
             result = Extraction({"": (step.fit(X, y) if fit else step).transform(X)})
     if fit:
         _pin_weights(estimator)  # of clones that column transformers have made
-    return Extraction(result.features, proba)
+    return Extraction(result.features, proba, layers)
 
 
 def _pin_weights(estimator: Any) -> None:

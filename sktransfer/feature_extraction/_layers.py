@@ -13,7 +13,9 @@ from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="TorchFeatureExtractor")
 
-SOURCE = "source probabilities"  # no submodule's name has a space
+# No submodule's name has a space.
+SOURCE = "source probabilities"
+ALL = "all layers"
 _MEAN = re.compile(r"mean\((.*)\)")
 _INPUT = re.compile(r"input\((.*)\)")
 
@@ -24,7 +26,10 @@ class Layers:
     `plan` has, for each result, the layers that it is the mean of (a plain layer's is
     itself alone); `taps` say where to find them, and the source logits if wanted.
     Of the `candidates` for "all" layers, the first batch tells which are in the plan.
+    `behind` are those of all layers, if they are wanted beside the others.
     """
+
+    behind: Layers | None = None
 
     def __init__(
         self,
@@ -46,7 +51,7 @@ class Layers:
             layer = self._own
         asked = [layer] if isinstance(layer, str) else list(layer)
         self.candidates: frozenset[str] = frozenset()
-        if "all" in asked and "all" not in self._submodules:
+        if ALL in asked or ("all" in asked and "all" not in self._submodules):
             if len(asked) > 1:
                 raise ValueError(
                     "The layer 'all' stands for all layers, in a list too. Got "
@@ -175,7 +180,9 @@ class Layers:
         """Keep the candidates seen before the network's own features, in order."""
         order = list(seen)
         names = order[: order.index(self._own)]
-        names = [name for name in names if name in self.candidates] + [self._own]
+        names = [name for name in names if name in self.candidates]
+        if seen[self._own].shape[1]:
+            names.append(self._own)
         self.plan = {name: (name,) for name in names}
         self.taps = {
             name: tap for name, tap in self.taps.items() if name in {*names, SOURCE}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from numbers import Integral
 from typing import Any
@@ -16,10 +17,10 @@ from sklearn.utils._param_validation import (
     StrOptions,
 )
 
-from sktransfer.feature_extraction._base import Extraction
+from sktransfer.feature_extraction._base import Extraction, takes_all_layers
 from sktransfer.feature_extraction._batches import collate, describe, to_device
 from sktransfer.feature_extraction._in_use import in_use
-from sktransfer.feature_extraction._layers import SOURCE, Layers
+from sktransfer.feature_extraction._layers import ALL, SOURCE, Layers
 from sktransfer.feature_extraction._module import ModuleOwner
 from sktransfer.feature_extraction._pooling import pool, softmax
 from sktransfer.feature_extraction._samples import (
@@ -27,7 +28,7 @@ from sktransfer.feature_extraction._samples import (
     is_array,
     read_samples,
 )
-from sktransfer.feature_extraction._taps import run_with_taps
+from sktransfer.feature_extraction._taps import is_layer, run_with_taps
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="torch", needed_by="BaseNetworkExtractor")
@@ -97,7 +98,7 @@ class BaseNetworkExtractor(ModuleOwner):
     )
 
     def iter_extract(
-        self, X: Any, *, source_proba: bool = False
+        self, X: Any, *, source_proba: bool = False, all_layers: bool = False
     ) -> Iterator[tuple[slice | np.ndarray, Extraction]]:
         """Features batch by batch, as torch tensors on the device of the network.
 
@@ -115,6 +116,9 @@ class BaseNetworkExtractor(ModuleOwner):
             pairs x is the sample.
         source_proba : bool, default=False
             Whether to yield the source probabilities too.
+        all_layers : bool, default=False
+            Whether to yield all layers of the network too, pooled by
+            :meth:`pool_layer`.
 
         Yields
         ------
@@ -122,8 +126,8 @@ class BaseNetworkExtractor(ModuleOwner):
             The rows of the batch in the order of ``X``. Each row comes once; batches
             may come in any order.
         extraction : Extraction
-            Float32 tensors: the features, by layer, and the source probabilities of
-            these rows.
+            Float32 tensors: the features, by layer, the source probabilities and all
+            layers of these rows.
 
         Raises
         ------
@@ -159,7 +163,11 @@ class BaseNetworkExtractor(ModuleOwner):
         X, _ = check_samples(X, self)
         device = self.find_device()
         module = self.load_module()
-        running, layers = self.find_layers(module, source_proba=source_proba)
+        # Older hooks lack the argument.
+        also = {"all_layers": True} if all_layers else {}
+        if all_layers:
+            self.check_all_layers()
+        running, layers = self.find_layers(module, source_proba=source_proba, **also)
         with in_use(running, device, put_back=module is self.network):
             for rows, inputs in self.iter_batches(X, module, device):
                 batch = self.run_batch(running, inputs, layers, rows, device)
@@ -214,7 +222,11 @@ class BaseNetworkExtractor(ModuleOwner):
         return device
 
     def find_layers(
-        self, module: torch.nn.Module, *, source_proba: bool = False
+        self,
+        module: torch.nn.Module,
+        *,
+        source_proba: bool = False,
+        all_layers: bool = False,
     ) -> tuple[torch.nn.Module, Any]:
         """Find the layers that `layer` and `source_head` name.
 
@@ -224,6 +236,8 @@ class BaseNetworkExtractor(ModuleOwner):
             As :meth:`load_module` returns it, or another one of its structure.
         source_proba : bool, default=False
             Whether the source probabilities are wanted too.
+        all_layers : bool, default=False
+            Whether all layers of the network are wanted too.
 
         Returns
         -------
@@ -232,9 +246,10 @@ class BaseNetworkExtractor(ModuleOwner):
         layers : object
             The layers in it, for :meth:`run_batch`.
         """
-        return module, Layers(
-            module, self.layer, self.source_head, source_proba=source_proba
-        )
+        layers = Layers(module, self.layer, self.source_head, source_proba=source_proba)
+        if all_layers:
+            layers.behind = Layers(module, ALL, self.source_head)
+        return module, layers
 
     def iter_batches(
         self, X: Any, module: torch.nn.Module, device: torch.device
@@ -283,6 +298,13 @@ class BaseNetworkExtractor(ModuleOwner):
         """
         return pool(self._channels_first(tensor), self.pooling, inputs)
 
+    def pool_layer(self, tensor: torch.Tensor, inputs: Any) -> torch.Tensor:
+        """Pool an output for scores of all layers, by default to a 2 x 2 grid.
+
+        As :meth:`pool`, whatever `pooling` is.
+        """
+        return pool(self._channels_first(tensor), ("grid", 2))
+
     def _channels_first(self, tensor: torch.Tensor) -> torch.Tensor:
         """A layer's output as the functions that pool it take it."""
         return tensor
@@ -310,10 +332,20 @@ class BaseNetworkExtractor(ModuleOwner):
         -------
         extraction : Extraction
             Float32 tensors on the device: the features, by layer, and the source
-            probabilities if `layers` was asked for them.
+            probabilities and all layers if `layers` was asked for them.
         """
         if isinstance(rows, slice):
             rows = range(rows.start, rows.stop)
+
+        def check(name: str, tensor: Any, pooled: torch.Tensor) -> torch.Tensor:
+            if pooled.ndim != 2 or len(pooled) != len(rows):
+                raise ValueError(
+                    f"The layer {name!r} of shape {tuple(tensor.shape)} was pooled to "
+                    f"shape {tuple(pooled.shape)}, but features must have shape "
+                    f"({len(rows)}, n_features): set `pooling` to a callable that "
+                    "returns that. If it takes two arguments it gets the batch, too."
+                )
+            return pooled
 
         def reduce(name: str, tensor: torch.Tensor) -> torch.Tensor:
             if name == SOURCE:
@@ -324,15 +356,22 @@ class BaseNetworkExtractor(ModuleOwner):
                         f"{len(proba)} rows for {len(rows)} samples."
                     )
                 return proba
-            pooled = self.pool(tensor, inputs)
-            if pooled.ndim != 2 or len(pooled) != len(rows):
-                raise ValueError(
-                    f"The layer {name!r} of shape {tuple(tensor.shape)} was pooled to "
-                    f"shape {tuple(pooled.shape)}, but features must have shape "
-                    f"({len(rows)}, n_features): set `pooling` to a callable that "
-                    "returns that. If it takes two arguments it gets the batch, too."
-                )
-            return pooled
+            return check(name, tensor, self.pool(tensor, inputs))
+
+        def reduce_behind(name: str, tensor: torch.Tensor) -> torch.Tensor:
+            # The network's own features may be no layer, such as those of graph nodes.
+            if behind.candidates and not is_layer(tensor, len(rows)):
+                return tensor.new_empty((len(rows), 0))
+            return check(name, tensor, self.pool_layer(tensor, inputs))
+
+        def run(call: Any, layers: Any, reduce: Any) -> Any:
+            return run_with_taps(
+                call,
+                layers.taps,
+                reduce,
+                candidates=layers.candidates,
+                n_samples=len(rows),
+            )
 
         precision = nullcontext()
         if self.dtype in ("bfloat16", "float16"):
@@ -340,22 +379,38 @@ class BaseNetworkExtractor(ModuleOwner):
         # Not inference_mode, which is no faster here: what a module keeps of this pass
         # could never be trained with.
         recording = nullcontext() if gradients else torch.no_grad()
+        behind = getattr(layers, "behind", None)
+        seen: dict[str, torch.Tensor] = {}
+        seen_behind: dict[str, torch.Tensor] = {}
+
+        def call() -> None:
+            forward = partial(self.forward, running, inputs)
+            seen.update(run(forward, layers, reduce))
+
         try:
             with recording, precision:
-                seen = run_with_taps(
-                    lambda: self.forward(running, inputs),
-                    layers.taps,
-                    reduce,
-                    candidates=layers.candidates,
-                    n_samples=len(rows),
-                )
+                if behind is None:
+                    call()
+                else:  # by taps of their own, so that the features stay as they are
+                    seen_behind = run(call, behind, reduce_behind)
         except torch.OutOfMemoryError as error:
             error.add_note(f"Try a lower batch_size than {self.batch_size}.")
             raise
         except Exception as error:
             what = self._describe_batch(running, inputs, rows)
             raise ValueError(f"{what}: {error}") from error
-        return layers.collect(seen)
+        extraction = layers.collect(seen)
+        if behind is None:
+            return extraction
+        found = behind.collect(seen_behind).features
+        return Extraction(*extraction, layers=found)
+
+    def check_all_layers(self) -> None:
+        for name in ("extract", "iter_extract", "find_layers"):
+            if not takes_all_layers(getattr(self, name)):
+                raise ValueError(
+                    f"{type(self).__name__}.{name} lacks the argument 'all_layers'."
+                )
 
     def check_source_proba(self) -> None:
         if self.source_head is None:

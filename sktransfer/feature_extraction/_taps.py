@@ -51,7 +51,7 @@ def run_with_taps(
             tensor = first_tensor(value)
             if is_candidate:
                 is_first, has_begun = not has_begun, True
-                if tensor is None or not _is_layer(tensor, n_samples):
+                if tensor is None or not is_layer(tensor, n_samples):
                     return
                 if is_first:
                     copies.note(_GIVEN, tensor)
@@ -84,7 +84,7 @@ def run_with_taps(
     return seen
 
 
-def _is_layer(tensor: torch.Tensor, n_samples: int | None) -> bool:
+def is_layer(tensor: torch.Tensor, n_samples: int | None) -> bool:
     """Whether an output is one of "all" layers: features of each sample."""
     return (
         2 <= tensor.ndim <= 4

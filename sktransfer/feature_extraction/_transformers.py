@@ -173,18 +173,19 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
         return self.pooling == "tokens"
 
     def iter_extract(
-        self, X: Any, *, source_proba: bool = False
+        self, X: Any, *, source_proba: bool = False, all_layers: bool = False
     ) -> Iterator[tuple[np.ndarray, Extraction]]:
         self._validate_params()
         texts = self._read(X)
+        wanted = {"source_proba": source_proba, "all_layers": all_layers}
         if self.gives_tokens:
-            yield from super().iter_extract(texts, source_proba=source_proba)
+            yield from super().iter_extract(texts, **wanted)
             return
         places: dict[Any, list[int]] = {}
         for i, text in enumerate(texts):
             places.setdefault(text, []).append(i)
         rows_of = list(places.values())
-        stream = super().iter_extract(list(places), source_proba=source_proba)
+        stream = super().iter_extract(list(places), **wanted)
         with closing(stream):
             for rows, batch in stream:
                 found = [rows_of[i] for i in np.arange(len(rows_of))[rows]]
@@ -199,13 +200,22 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
                 del batch, own
 
     def find_layers(
-        self, module: torch.nn.Module, *, source_proba: bool = False
+        self,
+        module: torch.nn.Module,
+        *,
+        source_proba: bool = False,
+        all_layers: bool = False,
     ) -> tuple[torch.nn.Module, Layers]:
-        names = layer_names(self.layer, stack_of(module).config.num_hidden_layers)
-        indices = {int(i) for name in names for i in re.findall(r"\d+", name)}
+        n_layers = stack_of(module).config.num_hidden_layers
+        names = layer_names(self.layer, n_layers)
+        every = layer_names("all", n_layers) if all_layers else []
+        indices = {int(i) for name in names + every for i in re.findall(r"\d+", name)}
         states = HiddenStates(module, indices, source_proba)
         head = "logits" if source_proba else None
-        return states, Layers(states, names, head, source_proba=source_proba)
+        layers = Layers(states, names, head, source_proba=source_proba)
+        if all_layers:
+            layers.behind = Layers(states, every, head)
+        return states, layers
 
     def iter_batches(
         self, X: Any, module: torch.nn.Module, device: torch.device
@@ -299,6 +309,9 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
     def pool(self, tensor: torch.Tensor, inputs: TokenBatch) -> torch.Tensor:
         return inputs.pool(tensor, self.pooling)
 
+    def pool_layer(self, tensor: torch.Tensor, inputs: TokenBatch) -> torch.Tensor:
+        return self.pool(tensor, inputs)
+
     # Loading.
 
     def make_module(self) -> torch.nn.Module:
@@ -389,9 +402,14 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
 
 def _take_rows(batch: Extraction, rows: list[int]) -> Extraction:
     """Rows of a batch, some of them several times."""
+
+    def take(arrays: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {name: tensor[rows] for name, tensor in arrays.items()}
+
     features, proba = batch
-    features = {name: tensor[rows] for name, tensor in features.items()}
-    return Extraction(features, None if proba is None else proba[rows])
+    proba = None if proba is None else proba[rows]
+    layers = None if batch.layers is None else take(batch.layers)
+    return Extraction(take(features), proba, layers)
 
 
 def _by_length(lengths: list[int], size: int) -> Iterator[np.ndarray]:

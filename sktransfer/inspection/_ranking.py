@@ -16,6 +16,7 @@ CLEAR = 0.95
 # Metrics that are read in per cent, unless they score numbers.
 _ACCURACIES = (
     "loo_accuracy",
+    "deep_loo_accuracy",
     "loo_balanced_accuracy",
     "loo_f1",
     "linear_probe",

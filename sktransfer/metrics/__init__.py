@@ -1,6 +1,11 @@
 """Transferability metrics and their scorers."""
 
 from sktransfer.metrics._data import LabelledData
+from sktransfer.metrics._deep_scores import (
+    deep_logme_score,
+    deep_loo_accuracy_score,
+    deep_loo_log_likelihood_score,
+)
 from sktransfer.metrics._energy import energy_score
 from sktransfer.metrics._gbc import gbc_score
 from sktransfer.metrics._h_score import h_score, regularized_h_score
@@ -46,6 +51,9 @@ __all__ = [
     "Score",
     "TransferabilityScorer",
     "coding_rate",
+    "deep_logme_score",
+    "deep_loo_accuracy_score",
+    "deep_loo_log_likelihood_score",
     "energy_score",
     "gbc_score",
     "get_metric",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from sklearn.utils.validation import _check_feature_names, check_consistent_length
 
 from sktransfer.linear_model import LogME, LogMEClassifier, SufficientStatistics
+from sktransfer.metrics._deep import check_layers
 from sktransfer.utils._array_api import (
     beside,
     cached_rows,
@@ -42,12 +44,15 @@ class LabelledData:
     Parameters
     ----------
     features : array-like of shape (n_samples, n_features) or None
-        None where only source probabilities are read.
+        None where only source probabilities or layers are read.
     y : array-like of shape (n_samples,) or (n_samples, n_targets)
         Labels, numbers, or 0/1 indicators of several labels, of any array library: the
         target is moved to where the features are.
     source_proba : array-like of shape (n_samples, n_source_classes), optional
         Each row sums to one.
+    layers : dict of str to array-like of shape (n_samples, n_features), optional
+        Features of every layer of a network, in the order of depth, the last of them
+        those that are scored.
     task : {"auto", "classification", "regression", "multilabel"}, default="auto"
         How to read `y`; ``"auto"`` takes integers and text for labels, floats for
         numbers.
@@ -84,6 +89,7 @@ class LabelledData:
         y: Any,
         *,
         source_proba: Any = None,
+        layers: Any = None,
         task: str = "auto",
         groups: Any = None,
         sample_weight: Any = None,
@@ -92,10 +98,16 @@ class LabelledData:
     ):
         self._features = features
         self._source_proba = source_proba
+        self._layers = layers
         self.task = infer_task(y, task)
         self.fit_intercept = fit_intercept
         self.with_parts = with_parts
-        self._first = self.unchecked_proba if features is None else self.features
+        if features is not None:
+            self._first = self.features
+        elif source_proba is not None:
+            self._first = self.unchecked_proba
+        else:
+            *_, self._first = self.layers.values()
         self.xp, self.device = get_namespace(X=self._first)
         self.n_samples = int(self._first.shape[0])
         self.y = beside(y, self._first)
@@ -104,6 +116,7 @@ class LabelledData:
         weights = beside(sample_weight, self._first)
         self.sample_weight = check_weights(weights, self._first)
         self._readings: dict[str, LabelledData] = {}
+        self._shared: dict[Any, Any] = {}
 
     def _with(self, **changes: Any) -> LabelledData:
         """The same samples, but for some arguments."""
@@ -111,6 +124,7 @@ class LabelledData:
             "features": self._features,
             "y": self.y,
             "source_proba": self._source_proba,
+            "layers": self._layers,
             "task": self.task,
             "groups": self.groups,
             "sample_weight": self.sample_weight,
@@ -126,6 +140,12 @@ class LabelledData:
         if task not in self._readings:
             self._readings[task] = self._with(task=task)
         return self._readings[task]
+
+    def share(self, key: Any, make: Callable[[LabelledData], Any]) -> Any:
+        """What several metrics compute, ``make(data)``, made once for each key."""
+        if key not in self._shared:
+            self._shared[key] = make(self)
+        return self._shared[key]
 
     # What is read.
 
@@ -168,13 +188,27 @@ class LabelledData:
         return self._source[0]
 
     @property
+    def has_layers(self) -> bool:
+        """Whether there are layers."""
+        return self._layers is not None
+
+    @cached_property
+    def layers(self) -> dict[Any, Any]:
+        """Features of every layer, each of shape (n_samples, n_features)."""
+        layers = check_layers(self._layers)
+        if self.has_features:
+            check_consistent_length(self.features, next(iter(layers.values())))
+        return layers
+
+    @property
     def resolution(self) -> float:
         """Differences of scores up to this are rounding of the features: sqrt(eps) / 3.
 
         It is 1e-4 for float32, 5e-9 for float64 and 0 for integers. Without features
-        it is that of the source probabilities.
+        it is that of the source probabilities or the last layer.
         """
         given = self._features if self.has_features else self._source_proba
+        given = self._first if given is None else given
         given = given.to_numpy() if hasattr(given, "to_numpy") else given
         xp, _ = get_namespace(X=given)
         dtype = getattr(given, "dtype", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from sktransfer.metrics._data import LabelledData
 from sktransfer.utils._array_api import get_namespace
 from sktransfer.utils._score import Score
 from sktransfer.utils._validation import TASKS, check_task_name, infer_task
+
+READS = ("features", "source_proba", "layers")
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,10 @@ class Metric:
         ``function(data) -> Score``, larger is better. Further arguments are options.
     score_func : callable, optional
         The public score function, ``score_func(X, y) -> float``.
-    reads : {"features", "source_proba"}
-        What the pre-trained model has to provide.
+    reads : {"features", "source_proba", "layers"}
+        What the pre-trained model has to provide. Layers are a dict of the features of
+        every layer, by name, in the order of depth, the last of them those that are
+        scored; of a model that shows one layer only, that one.
     tasks : tuple of str
         Some of "classification", "regression" and "multilabel".
     takes_weights : bool
@@ -78,8 +82,8 @@ class Metric:
         tasks = self.tasks
         if isinstance(tasks, str) or not tasks or not set(tasks) <= set(TASKS):
             raise ValueError(f"tasks must hold some of {TASKS}; got {tasks!r}.")
-        if self.reads not in (known := ("features", "source_proba")):
-            raise ValueError(f"reads must be one of {known}; got {self.reads!r}.")
+        if self.reads not in READS:
+            raise ValueError(f"reads must be one of {READS}; got {self.reads!r}.")
         check_task_name(self.task)
 
     def check_task(self, task: str) -> str:
@@ -118,10 +122,9 @@ class Metric:
             reads, or the score is NaN or has not one part per sample.
         """
         data = data.read_as(self.check_task(data.task))
-        if self.reads == "source_proba" and not data.has_source_proba:
-            raise ValueError(f"{self.name} reads source probabilities; there are none.")
-        if self.reads == "features" and not data.has_features:
-            raise ValueError(f"{self.name} reads features; there are none.")
+        if not getattr(data, f"has_{self.reads}"):
+            what = self.reads.replace("_proba", " probabilities")
+            raise ValueError(f"{self.name} reads {what}; there are none.")
         if data.sample_weight is not None and not self.takes_weights:
             raise ValueError(f"{self.name} takes no sample weights.")
         score = self.function(data, **options)
@@ -141,7 +144,10 @@ class Metric:
                 f"be one for each of {data.n_samples} samples."
             )
         return score._replace(
-            resolution=data.resolution, weights=data.host_weights, groups=data.groups
+            resolution=max(score.resolution, data.resolution),
+            # Those of a metric that draws samples are 0 for the others.
+            weights=data.host_weights if score.weights is None else score.weights,
+            groups=data.groups,
         )
 
     def __call__(
@@ -158,7 +164,8 @@ class Metric:
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features) or (n_samples, n_source_classes)
+        X : array-like of shape (n_samples, n_features) or (n_samples, \
+n_source_classes), or dict of str to array-like of shape (n_samples, n_features)
             What the metric reads.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
         task : {"auto", "classification", "regression", "multilabel"}, default="auto"
@@ -170,14 +177,12 @@ class Metric:
         -------
         float
         """
-        get_namespace(X=X, y=y)
+        arrays = X if isinstance(X, Mapping) else {"X": X}
+        get_namespace(**{str(name): array for name, array in arrays.items()}, y=y)
         # A metric of classes alone, or of numbers alone, says what whole numbers are.
         kinds = {"classification", "regression"}.intersection(self.tasks)
         expected = kinds.pop() if len(kinds) == 1 else None
         task = self.check_task(infer_task(y, task, expected=expected))
         given = {"task": task, "groups": groups, "sample_weight": sample_weight}
-        if self.reads == "features":
-            data = LabelledData(X, y, **given)
-        else:
-            data = LabelledData(None, y, source_proba=X, **given)
+        data = LabelledData(**{"features": None, self.reads: X}, y=y, **given)
         return float(self.score(data, **options).value)

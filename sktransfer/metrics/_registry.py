@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 
+from sktransfer.metrics._deep_scores import (
+    DEEP_LOGME,
+    DEEP_LOO_ACCURACY,
+    DEEP_LOO_LOG_LIKELIHOOD,
+)
 from sktransfer.metrics._energy import ENERGY
 from sktransfer.metrics._gbc import GBC
 from sktransfer.metrics._h_score import H_SCORE, REGULARIZED_H_SCORE
@@ -39,6 +44,9 @@ METRICS = {
         LOO_BALANCED_ACCURACY,
         LOO_F1,
         LOO_R2,
+        DEEP_LOGME,
+        DEEP_LOO_LOG_LIKELIHOOD,
+        DEEP_LOO_ACCURACY,
         H_SCORE,
         REGULARIZED_H_SCORE,
         TRANSRATE,

@@ -11,14 +11,17 @@ from typing import Any
 from sklearn.base import is_classifier, is_regressor
 
 from sktransfer.feature_extraction._extract import (
+    all_layers_problem,
     extract,
     gives_tokens,
+    layers_under,
+    warn_of_one_layer,
     without_predictor,
 )
 from sktransfer.feature_extraction._tokens import flatten_labels, group_words
 from sktransfer.metrics._data import LabelledData
 from sktransfer.metrics._evaluate import check_task, evaluate
-from sktransfer.metrics._metric import Metric
+from sktransfer.metrics._metric import READS, Metric
 from sktransfer.metrics._registry import METRICS, get_metric
 from sktransfer.utils._score import Score
 from sktransfer.utils._validation import (
@@ -70,10 +73,23 @@ class TransferabilityScorer:
         if gives_tokens(extractor):
             y, groups = flatten_labels(X, y), group_words(X)
         task = self.check_task(y, estimator=estimator)
-        extraction = extract(extractor, X, source_proba=self.reads("source_proba"))
-        proba = extraction.source_proba
+        reads_layers = self.reads("layers")
+        problem = all_layers_problem(extractor)
+        extraction = extract(
+            extractor,
+            X,
+            source_proba=self.reads("source_proba"),
+            all_layers=reads_layers and problem is None,
+        )
+        layers = layers_under(extraction) if reads_layers else None
+        warn_of_one_layer(layers, problem)
         data = LabelledData(
-            extraction.joined, y, source_proba=proba, task=task, groups=groups
+            extraction.joined,
+            y,
+            source_proba=extraction.source_proba,
+            layers=layers,
+            task=task,
+            groups=groups,
         )
         scores = evaluate(self.metrics, data)
         values = {name: float(score.value) for name, score in scores.items()}
@@ -114,7 +130,7 @@ class TransferabilityScorer:
         return task
 
     def reads(self, what: str) -> bool:
-        """Whether some metric reads "features" or "source_proba"."""
+        """Whether some metric reads "features", "source_proba" or "layers"."""
         return any(metric.reads == what for metric in self.metrics.values())
 
     def __repr__(self) -> str:
@@ -135,8 +151,8 @@ def make_transferability_scorer(
         ``function(X, y) -> float``, larger is better, a :class:`Metric`, or the name of
         one. Several make one scorer that extracts once and returns a dict of scores, as
         `cross_validate` and `GridSearchCV` accept for ``scoring``.
-    reads : {"features", "source_proba"}, default="features"
-        What functions that are not registered metrics read.
+    reads : {"features", "source_proba", "layers"}, default="features"
+        What functions that are not registered metrics read; see :class:`Metric`.
     **kwargs : dict
         Passed to the score function, if there is only one. ``task`` sets how the metric
         reads the target.
@@ -172,7 +188,7 @@ def _make_scorer(
     score_func: Any, reads: str, kwargs: dict, parameter: str
 ) -> TransferabilityScorer:
     """Make a scorer; `parameter` is what the caller calls the functions."""
-    check_option("reads", reads, ("features", "source_proba"))
+    check_option("reads", reads, READS)
     if isinstance(score_func, str) or callable(score_func):
         metric = _as_metric(score_func, reads, kwargs)
         return TransferabilityScorer({metric.name: metric}, single=True)
@@ -246,8 +262,7 @@ def _call(
             options["task"] = data.task
     except ValueError:  # of some functions written in C
         pass
-    given = data.features if reads == "features" else data.source_proba
-    return Score(float(function(given, data.y, **options)))
+    return Score(float(function(getattr(data, reads), data.y, **options)))
 
 
 def get_scorer(

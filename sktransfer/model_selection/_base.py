@@ -47,10 +47,10 @@ from sktransfer.model_selection._results import (
     probabilities,
     results_table,
 )
-from sktransfer.model_selection._warnings import as_warning, warnings_by_thread
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
 from sktransfer.utils._validation import describe_task
+from sktransfer.utils._warnings import as_warning, warnings_by_thread
 
 
 class BaseModelSelector(

@@ -11,7 +11,12 @@ from sklearn.base import TransformerMixin
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
-from sktransfer.feature_extraction._extract import extract, is_stateless
+from sktransfer.feature_extraction._extract import (
+    all_layers_problem,
+    extract,
+    is_stateless,
+    layers_under,
+)
 from sktransfer.feature_extraction._tokens import (
     flatten_labels,
     group_words,
@@ -149,13 +154,19 @@ class BestModelMixin(TransformerMixin):
         if self._of_tokens:
             y, groups = flatten_labels(X, y), group_words(X, groups)
         metric = self.scorer_.metrics[self._decides]
-        reads_proba = metric.reads == "source_proba"
-        extraction = extract(self.best_extractor_, X, source_proba=reads_proba)
-        proba = extraction.source_proba
+        reads_layers = metric.reads == "layers"
+        reads_layers = reads_layers and all_layers_problem(self.best_extractor_) is None
+        extraction = extract(
+            self.best_extractor_,
+            X,
+            source_proba=metric.reads == "source_proba",
+            all_layers=reads_layers,
+        )
         data = LabelledData(
             extraction.joined,
             y,
-            source_proba=proba,
+            source_proba=extraction.source_proba,
+            layers=layers_under(extraction),
             task=self.task_,
             groups=groups,
             fit_intercept=self._has_intercept(),

@@ -21,6 +21,7 @@ except ImportError:  # joblib brought its own before 1.6
 
 from sktransfer._version import __version__
 from sktransfer.feature_extraction import BaseExtractor, Extraction, take_samples
+from sktransfer.feature_extraction._collect import parts_of_extraction
 from sktransfer.feature_extraction._extract import (
     extract,
     extractors_within,
@@ -80,16 +81,22 @@ class _Entry(NamedTuple):
 
     features: dict[str, Any]
     source_proba: Any
+    layers: dict[str, Any] | None
     seconds: float
     samples: np.ndarray
     n_rows: np.ndarray | None
     fitted: bytes
     weights: list[str | None]
 
-    def goes_with(self, features: dict[str, Any], weights: list[str | None]) -> bool:
-        """Whether features can join: no weights drawn anew, and layers as wide."""
-        both = self.features, features
-        mine, others = ({k: np.shape(a)[1:] for k, a in f.items()} for f in both)
+    def goes_with(self, other: Any, weights: list[str | None]) -> bool:
+        """Whether an extraction can join: no weights drawn anew, and layers as wide."""
+        mine, others = (
+            {
+                part: np.shape(array)[1:]
+                for part, array in parts_of_extraction(e).items()
+            }
+            for e in (self, other)
+        )
         return weights == self.weights and mine == others
 
     def grow(self, other: _Entry) -> _Entry:
@@ -98,9 +105,13 @@ class _Entry(NamedTuple):
         def join(own: Any, more: Any) -> Any:
             return None if own is None else np.concatenate([own, more])
 
+        def join_each(own: dict | None, more: dict | None) -> dict | None:
+            return None if own is None else {k: join(own[k], more[k]) for k in own}
+
         return other._replace(
-            features={k: join(own, other.features[k]) for k, own in self[0].items()},
+            features=join_each(self.features, other.features),
             source_proba=join(self.source_proba, other.source_proba),
+            layers=join_each(self.layers, other.layers),
             seconds=self.seconds + other.seconds,
             samples=join(self.samples, other.samples),
             n_rows=join(self.n_rows, other.n_rows),
@@ -117,15 +128,19 @@ class _Entry(NamedTuple):
         """The extraction of the samples, and the seconds that it took."""
         found = self.find(samples)
         if np.array_equal(found, np.arange(len(self.samples))):
-            return Extraction(self.features, self.source_proba), self.seconds
+            return Extraction(*self[:3]), self.seconds
         n_rows = self.n_rows[found]
         first = (np.cumsum(self.n_rows) - self.n_rows)[found]
         rows = np.repeat(first - np.cumsum(n_rows) + n_rows, n_rows)
         rows += np.arange(len(rows))
-        features = {name: own[rows] for name, own in self.features.items()}
+
+        def take(arrays: dict[str, Any]) -> dict[str, Any]:
+            return {name: own[rows] for name, own in arrays.items()}
+
         proba = None if self.source_proba is None else self.source_proba[rows]
+        layers = None if self.layers is None else take(self.layers)
         seconds = self.seconds * len(found) / len(self.samples)
-        return Extraction(features, proba), seconds
+        return Extraction(take(self.features), proba, layers), seconds
 
 
 def fit_and_extract(
@@ -133,12 +148,13 @@ def fit_and_extract(
     extractor: BaseEstimator,
     X: Any,
     y: Any,
-    source_proba: bool,
+    wanted: dict[str, bool],
     memory: joblib.Memory,
     digests: Digests | None,
 ) -> tuple[Any, Extraction, float]:
     """Fit a clone and extract, or look up what was extracted before.
 
+    `wanted` says whether source probabilities and all layers are to be extracted too.
     Extractors treat each sample separately, so only samples that are not kept yet are
     extracted. Transformers that learn from the samples are looked up with all of them.
     The seconds are those that the extraction took when it was made.
@@ -146,42 +162,44 @@ def fit_and_extract(
     fitted = clone(extractor)
     stateless = is_stateless(fitted)
     if digests is None:
-        return fitted, *_extract(fitted, X, y, source_proba)
+        return fitted, *_extract(fitted, X, y, wanted)
     try:
         # All that an extractor gives for parts of the same data is one entry.
         data = [digests.first] if stateless else [digests.samples, digests.target]
-        key = digest([__version__, feature_steps(fitted), data, source_proba])
+        also = sorted(name for name, is_wanted in wanted.items() if is_wanted)
+        key = digest([__version__, feature_steps(fitted), data, also])
         store = memory.cache(_keep, ignore=["entry"])
         entry = _look_up(store, key, fitted)
     except Exception as error:
         _warn(name, error)
-        return fitted, *_extract(fitted, X, y, source_proba)
+        return fitted, *_extract(fitted, X, y, wanted)
 
-    wanted, part = digests.samples, X
-    missing = np.ones(len(wanted), dtype=bool)
+    samples, part = digests.samples, X
+    missing = np.ones(len(samples), dtype=bool)
     if entry is not None:
-        missing = entry.find(wanted) < 0
+        missing = entry.find(samples) < 0
         if not missing.any():
-            return _as_kept(fitted, entry), *entry.read(wanted)
+            return _as_kept(fitted, entry), *entry.read(samples)
     if not missing.all():
         part = take_samples(X, np.flatnonzero(missing))
-        extraction, seconds = _extract(fitted, part, None, source_proba)
-        if not entry.goes_with(extraction.features, _weights(fitted)):
+        extraction, seconds = _extract(fitted, part, None, wanted)
+        if not entry.goes_with(extraction, _weights(fitted)):
             part, missing[:], entry = X, True, None
     if missing.all():
-        extraction, seconds = _extract(fitted, X, y, source_proba)
+        extraction, seconds = _extract(fitted, X, y, wanted)
     n_rows = _rows_of_samples(fitted, part, extraction) if stateless else None
     if stateless and n_rows is None:
         return fitted, extraction, seconds  # which is refused
-    made = _Entry(*extraction, seconds, wanted[missing], n_rows, b"", _weights(fitted))
-    if entry is not None and entry.goes_with(made.features, made.weights):
+    own = *extraction, extraction.layers
+    made = _Entry(*own, seconds, samples[missing], n_rows, b"", _weights(fitted))
+    if entry is not None and entry.goes_with(made, made.weights):
         made = entry.grow(made)
     try:
         kept = made._replace(fitted=_pack(fitted))
         getattr(store, "call", store)(key, (*kept, digest([key, *kept])))
     except Exception as error:
         _warn(name, error)
-    return fitted, *made.read(wanted)
+    return fitted, *made.read(samples)
 
 
 def _keep(key: str, entry: tuple | None = None) -> tuple:
@@ -218,9 +236,9 @@ def _warn(name: str, reason: Exception) -> None:
     warnings.warn(f"features are not kept in memory. {reason}", stacklevel=3)
 
 
-def _extract(fitted: Any, X: Any, y: Any, proba: bool) -> tuple[Extraction, float]:
+def _extract(fitted: Any, X: Any, y: Any, wanted: dict) -> tuple[Extraction, float]:
     start = time.perf_counter()
-    extraction = extract(fitted, X, y, source_proba=proba, fit=True)
+    extraction = extract(fitted, X, y, **wanted, fit=True)
     return extraction, time.perf_counter() - start
 
 
@@ -228,8 +246,8 @@ def _rows_of_samples(fitted: Any, X: Any, extraction: Extraction) -> np.ndarray 
     """How many rows of features each sample has; None if it cannot be told."""
     one_each = np.ones(_num_samples(X), dtype=int)
     n_rows = np.array(list(map(len, X))) if gives_tokens(fitted) else one_each
-    arrays = [*extraction.features.values(), extraction.source_proba]
-    shapes = {np.shape(array)[:1] for array in arrays if array is not None}
+    arrays = parts_of_extraction(extraction).values()
+    shapes = {np.shape(array)[:1] for array in arrays}
     return n_rows if shapes == {(n_rows.sum(),)} else None
 
 

@@ -18,15 +18,18 @@ from sklearn.utils.validation import _num_samples
 from sktransfer.exceptions import EqualClassesWarning
 from sktransfer.feature_extraction import Extraction
 from sktransfer.feature_extraction._extract import (
+    all_layers_problem,
     extractors_within,
     feature_steps,
+    layers_under,
     source_proba_problem,
+    warn_of_one_layer,
 )
 from sktransfer.metrics import LabelledData, Metric, Score
 from sktransfer.metrics._evaluate import evaluate
 from sktransfer.model_selection._cache import Digests, fit_and_extract
-from sktransfer.model_selection._warnings import collect_warnings
 from sktransfer.utils._array_api import get_namespace
+from sktransfer.utils._warnings import collect_warnings
 
 
 @dataclass
@@ -154,8 +157,13 @@ def _extract_and_score(
 ) -> list[CandidateResult]:
     start = time.perf_counter()
     try:
-        wanted = any(metric.reads == "source_proba" for metric in spec.metrics.values())
-        wanted = wanted and source_proba_problem(extractor) is None
+        read = {metric.reads for metric in spec.metrics.values()}
+        no_layers = all_layers_problem(extractor) if "layers" in read else None
+        wanted = {
+            "source_proba": "source_proba" in read
+            and source_proba_problem(extractor) is None,
+            "all_layers": "layers" in read and no_layers is None,
+        }
         fitted, extraction, seconds = fit_and_extract(
             name, extractor, X, y, wanted, spec.memory, digests
         )
@@ -165,6 +173,8 @@ def _extract_and_score(
         extractors = [
             _restrict(fitted, layer) if several else fitted for layer in layers
         ]
+        if "layers" in read:
+            warn_of_one_layer(layers_under(extraction, layers[-1]), no_layers)
     except Exception as error:
         if spec.error_score == "raise":
             raise
@@ -183,7 +193,11 @@ def _extract_and_score(
         )
         _score(
             result,
-            {"features": features, "source_proba": extraction.source_proba},
+            {
+                "features": features,
+                "source_proba": extraction.source_proba,
+                "layers": layers_under(extraction, layer),
+            },
             y,
             groups,
             spec,

@@ -95,6 +95,23 @@ def open_features(
     return features
 
 
+def open_layers(
+    paths: list[Path], note: Callable[[str], None] = lambda message: None
+) -> dict[str, dict[str, StoredArray]]:
+    """Find the layers of models by name: each file is a model, each array a layer.
+
+    Models have the names of their files, with the folders where names repeat.
+    """
+    stems = Counter(path.stem for path in paths)
+    models: dict[str, dict[str, StoredArray]] = {}
+    for array in open_features(paths, note).values():
+        path = array.path
+        name = path.stem if stems[path.stem] == 1 else str(path)
+        layer = array.member.removesuffix(".npy") or "features"
+        models.setdefault(name, {})[layer] = array
+    return models
+
+
 def read_labels(
     path: Path, n_samples: int, note: Callable[[str], None] = lambda message: None
 ) -> np.ndarray:

@@ -153,6 +153,23 @@ def test_all_layers_are_all_hidden_states(language, texts):
         close(features, by_hand(language, texts, int(name)))
 
 
+@pytest.mark.parametrize("layer", [-1, [0, "mean"], 1])
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last", "tokens"])
+def test_layers_behind_are_all_hidden_states(language, texts, layer, pooling):
+    X = texts + texts[:2]
+    if pooling == "tokens":
+        X = [text.split() for text in X if text.split()]
+    extractor = make(language, layer=layer, pooling=pooling, batch_size=3)
+    found = extractor.extract(X, all_layers=True)
+    expected = extractor.extract(X)
+    for name, features in expected.features.items():
+        np.testing.assert_array_equal(found.features[name], features)
+    whole = make(language, layer="all", pooling=pooling, batch_size=3).extract(X)
+    assert list(found.layers) == list(whole.features)
+    for name, features in whole.features.items():
+        np.testing.assert_array_equal(found.layers[name], features)
+
+
 def test_select_layer(bert, texts):
     for layer in (["*", "mean"], [0, -1, "mean"], [0, "mean(1, 2)", -1]):
         extractor = make(bert, layer=layer)
@@ -328,6 +345,9 @@ def test_source_probabilities(
     extractor = make(language, layer=[1, -1])
     features, proba = extractor.extract(texts, source_proba=True)
     close(np.hstack(list(features.values())), extractor.transform(texts))
+    both = extractor.extract(texts, source_proba=True, all_layers=True)
+    np.testing.assert_array_equal(both.source_proba, proba)
+    assert len(both.layers) == model.config.num_hidden_layers + 1
     for text, row in zip(texts, proba, strict=True):
         inputs = tokens(tokenizers[kind], text)
         with torch.no_grad():

@@ -22,16 +22,24 @@ OF_CLASSES = [
 ]
 
 
+def function_of(name):
+    """The score function of a metric, of one layer if it reads layers."""
+    metric = get_metric(name)
+    if metric.reads != "layers":
+        return metric.score_func
+    return lambda X, *args, **options: metric.score_func({"last": X}, *args, **options)
+
+
 @pytest.fixture
 def given(name):
     """A metric's function, and something that it accepts."""
     metric = get_metric(name)
     rng = np.random.default_rng(0)
     y = np.arange(36) % 3
-    features = metric.reads == "features"
+    features = metric.reads != "source_proba"
     X = rng.normal(size=(36, 4)) if features else rng.dirichlet(np.ones(4), size=36)
-    assert np.isfinite(metric.score_func(X, y))
-    return metric.score_func, X, y
+    assert np.isfinite(function_of(name)(X, y))
+    return function_of(name), X, y
 
 
 @each_metric

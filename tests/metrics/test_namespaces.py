@@ -13,11 +13,19 @@ OF_CLASSES = [
 ]
 
 
+def function_of(name):
+    """The score function of a metric, of one layer if it reads layers."""
+    metric = get_metric(name)
+    if metric.reads != "layers":
+        return metric.score_func
+    return lambda X, *args, **options: metric.score_func({"last": X}, *args, **options)
+
+
 def draw(name, shape, seed=0):
     rng = np.random.default_rng(seed)
     y = rng.permutation(np.arange(shape[0]) % 3)
     logits = rng.normal(size=shape) + rng.normal(size=(3, shape[1]))[y]
-    if get_metric(name).reads == "features":
+    if get_metric(name).reads != "source_proba":
         return logits, y
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), y
 
@@ -26,7 +34,7 @@ def draw(name, shape, seed=0):
 @pytest.mark.parametrize("shape", [(40, 6), (15, 25)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-4)])
 def test_torch_gives_the_floats_of_numpy(name, shape, dtype, tolerance):
-    function = get_metric(name).score_func
+    function = function_of(name)
     X, y = draw(name, shape)
     expected = function(X, y)
     tensor = torch.tensor(X, dtype=getattr(torch, dtype))
@@ -39,7 +47,7 @@ def test_torch_gives_the_floats_of_numpy(name, shape, dtype, tolerance):
 
 @pytest.mark.parametrize("name", get_scorer_names())
 def test_torch_in_unusual_states(name):
-    function = get_metric(name).score_func
+    function = function_of(name)
     X, y = draw(name, (30, 6))
     tensor = torch.tensor(X, requires_grad=True)
     assert function(tensor, y.tolist()) == pytest.approx(function(X, y), rel=1e-9)
@@ -62,7 +70,7 @@ def test_coding_rate_of_torch(variant, shape):
 
 @pytest.mark.parametrize("name", get_scorer_names())
 def test_two_libraries_at_once_are_refused(name):
-    function = get_metric(name).score_func
+    function = function_of(name)
     X, y = draw(name, (30, 6))
     with pytest.raises(ValueError, match=r"one library.*(torch.*numpy|numpy.*torch)"):
         function(torch.tensor(X), y)
@@ -83,4 +91,4 @@ def test_missing_values_in_a_tensor(name):
     X, y = draw(name, (30, 6))
     X[0, 0] = np.nan
     with pytest.raises(ValueError, match="contains NaN or infinity"):
-        get_metric(name).score_func(torch.tensor(X), torch.tensor(y))
+        function_of(name)(torch.tensor(X), torch.tensor(y))

@@ -13,6 +13,14 @@ from sktransfer.metrics._registry import METRICS
 from sktransfer.utils._validation import TASKS
 
 
+def function_of(name):
+    """The score function of a metric, of one layer if it reads layers."""
+    metric = get_metric(name)
+    if metric.reads != "layers":
+        return metric.score_func
+    return lambda X, *args, **options: metric.score_func({"last": X}, *args, **options)
+
+
 def test_every_public_score_function_is_registered():
     public = {
         getattr(metrics, name) for name in metrics.__all__ if name.endswith("_score")
@@ -29,7 +37,7 @@ def test_names_are_sorted_and_those_of_the_entries():
 @pytest.mark.parametrize("name", get_scorer_names())
 def test_entries_are_complete(name):
     metric = get_metric(name)
-    assert metric.reads in ("features", "source_proba")
+    assert metric.reads in ("features", "source_proba", "layers")
     assert metric.tasks
     assert set(metric.tasks) <= set(TASKS)
     assert metric.reference
@@ -51,13 +59,13 @@ def test_tasks_are_those_that_the_function_takes(name):
     for task, target in targets.items():
         if task in metric.tasks:
             metric.check_task(task)
-            assert np.isfinite(metric.score_func(X, target))
+            assert np.isfinite(function_of(name)(X, target))
         else:
             with pytest.raises(ValueError, match=task):
                 metric.check_task(task)
             says = r"y should be a 1d array|Unknown label|targets"
             with pytest.raises(ValueError, match=says):
-                metric.score_func(X, target)
+                function_of(name)(X, target)
 
 
 def test_wrong_task_names_metric_task_and_alternatives():

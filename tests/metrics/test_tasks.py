@@ -42,10 +42,19 @@ AS_IT_IS = FunctionTransformer()
 told = pytest.mark.parametrize("name", TOLD)
 
 
+def function_of(name):
+    """The score function of a metric, of one layer if it reads layers."""
+    metric = get_metric(name)
+    if metric.reads != "layers":
+        return metric.score_func
+    return lambda X, *args, **options: metric.score_func({"last": X}, *args, **options)
+
+
 @pytest.fixture(autouse=True)
 def _no_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", "scores of all layers see the features only")
         yield
 
 
@@ -57,7 +66,7 @@ def test_those_that_take_several_tasks_are_told_which():
 @pytest.mark.parametrize("name", OF_NUMBERS)
 def test_whole_floats_are_numbers(name):
     """The 214 different values of diabetes, 151.0 among them, are no classes."""
-    function = get_metric(name).score_func
+    function = function_of(name)
     assert function(DIABETES, WHOLE) == function(DIABETES, WHOLE, task="regression")
     # A quarter more makes them fractions, and changes no score but LogME's by its mean.
     if name not in ("logme", "laplace_evidence"):
@@ -68,14 +77,14 @@ def test_whole_floats_are_numbers(name):
 @told
 def test_a_typo_in_the_task_is_refused(name):
     with pytest.raises(ValueError, match=r"'task' parameter must.*Got 'clasification'"):
-        get_metric(name).score_func(WINE, LABELS, task="clasification")
+        function_of(name)(WINE, LABELS, task="clasification")
 
 
 @told
 @pytest.mark.parametrize("target", [LABELS, np.eye(3)[LABELS] + LABELS[:, None]])
 def test_several_labels_must_be_indicators(name, target):
     with pytest.raises(ValueError, match="multilabel target must hold 0/1 indicators"):
-        get_metric(name).score_func(WINE, target, task="multilabel")
+        function_of(name)(WINE, target, task="multilabel")
 
 
 def test_few_whole_floats_are_ambiguous():
@@ -145,7 +154,7 @@ class TestScorers:
         F = pipeline[:-1].transform(DIABETES)
         scores = get_scorer(self.names)(pipeline, DIABETES, y)
         for name, score in scores.items():
-            assert score == get_metric(name).score_func(F, y, task="regression")
+            assert score == function_of(name)(F, y, task="regression")
         assert scores["linear_probe"] > 0.3
 
     @pytest.mark.parametrize("predictor", [LogMEClassifier(), LogisticRegression()])
@@ -155,7 +164,7 @@ class TestScorers:
         F = pipeline[:-1].transform(WINE)
         scores = get_scorer([*self.names, "h_score"])(pipeline, WINE, floats)
         for name, score in scores.items():
-            assert score == pytest.approx(get_metric(name).score_func(F, LABELS))
+            assert score == pytest.approx(function_of(name)(F, LABELS))
 
     def test_in_cross_validation(self):
         pipeline = make_pipeline(PCA(3), Ridge())
@@ -176,7 +185,7 @@ class TestScorers:
     @pytest.mark.parametrize("name", OF_NUMBERS)
     def test_task_as_a_keyword(self, name):
         scorer = make_transferability_scorer(name, task="regression")
-        function = get_metric(name).score_func
+        function = function_of(name)
         expected = function(WINE, LABELS, task="regression")
         assert scorer(AS_IT_IS, WINE, LABELS) == expected
         several = make_transferability_scorer({"told": scorer, "not": name})
@@ -215,13 +224,13 @@ def test_targets_of_other_libraries_and_dtypes(name):
     torch = pytest.importorskip("torch")
     pandas = pytest.importorskip("pandas")
     metric = get_metric(name)
-    X = WINE if metric.reads == "features" else np.full((len(WINE), 2), 0.5)
+    X = WINE if metric.reads != "source_proba" else np.full((len(WINE), 2), 0.5)
     binary = LABELS > 0
-    expected = metric.score_func(X, binary)
+    expected = function_of(name)(X, binary)
     for y in (pandas.Series(binary), pandas.Series(binary).astype("Int64")):
-        assert metric.score_func(X, y) == pytest.approx(expected)
+        assert function_of(name)(X, y) == pytest.approx(expected)
     tensors = torch.tensor(X), torch.tensor(binary)
-    assert metric.score_func(*tensors) == pytest.approx(expected)
+    assert function_of(name)(*tensors) == pytest.approx(expected)
     options = {"task": "classification"} if name in TOLD else {}
     bfloat16 = tensors[1].to(torch.bfloat16)
-    assert metric.score_func(tensors[0], bfloat16, **options) == pytest.approx(expected)
+    assert function_of(name)(tensors[0], bfloat16, **options) == pytest.approx(expected)

@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sktransfer.exceptions import CandidateFailedWarning
 from sktransfer.model_selection import ModelSelector
-from sktransfer.model_selection._warnings import (
+from sktransfer.utils._warnings import (
     as_warning,
     collect_warnings,
     warnings_by_thread,
