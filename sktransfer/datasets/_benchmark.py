@@ -1,4 +1,4 @@
-"""The benchmark of transferability: starts of equal size, fine-tuned on many targets."""
+"""The benchmark of transferability: what scores said, and what fine-tuning gave."""
 
 from __future__ import annotations
 

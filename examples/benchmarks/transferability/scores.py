@@ -27,10 +27,14 @@ from targets import TARGETS, load_target, split
 from truth import EPOCHS, N_SEEDS, accuracy, fit_whole, starts_for
 
 from sktransfer.feature_extraction import TorchFeatureExtractor
+from sktransfer.feature_extraction._extract import layers_under
 from sktransfer.metrics import LabelledData
+from sktransfer.metrics._deep_data import DeepData
 from sktransfer.metrics._evaluate import evaluate
 from sktransfer.metrics._registry import METRICS
 
+# Deep scores with a share of all layers that is not chosen.
+MIXTURES = (0.3, 0.5, 0.7)
 # Epochs of short fine-tuning, and its learning rate.
 SHORT_EPOCHS = (1, 3, 10)
 SHORT_RATE = 0.1
@@ -62,11 +66,10 @@ def score_one(run: tuple, folder: Path, starts: Path) -> dict:
     begun = time.perf_counter()
     extraction = extractor.extract(images, source_proba=True, all_layers=True)
     seconds = {"extraction": time.perf_counter() - begun}
-    (features,) = extraction.features.values()
     data = LabelledData(
-        features,
+        extraction.joined,
         source_proba=extraction.source_proba,
-        layers=extraction.layers,
+        layers=layers_under(extraction),
         y=labels,
     )
     scores = {}
@@ -77,6 +80,11 @@ def score_one(run: tuple, folder: Path, starts: Path) -> dict:
         got = evaluate({name: metric}, data, on_error=lambda *_: None)
         scores[name] = float(got[name].value) if name in got else np.nan
         seconds[name] = time.perf_counter() - begun
+    deep = DeepData(data)
+    for name in ("logme", "loo_accuracy", "loo_log_likelihood"):
+        for mixture in MIXTURES:
+            value = deep.score(METRICS[name], mixture).value
+            scores[f"deep_{name}_{mixture}"] = float(value)
     fit, held_out = split(target, folder, n_train, seed, "validation")
     begun = time.perf_counter()
     scores |= short_fine_tuning(start, starts, X, y, fit, held_out, seed)

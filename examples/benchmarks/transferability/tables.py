@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import csv
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from sktransfer.agreement import rank_aggregate
+from sktransfer.agreement import min_max_aggregate, rank_aggregate
 from sktransfer.agreement._coefficients import weighted_taus
 from sktransfer.agreement._regret import regrets
 from sktransfer.datasets import load_benchmark
@@ -28,13 +29,15 @@ from sktransfer.datasets import load_benchmark
 TRUTHS = ("fine_tuned", "linear_probe")
 # Static lists: the same order for every target, or one learnt elsewhere.
 STATIC = ("source_accuracy", "epochs", "other_targets")
-# Scores combined by their mean rank.
-RANK_AVERAGES = {
-    "rank: logme, h_score": ("logme", "h_score"),
-    "rank: logme, deep_logme": ("logme", "deep_logme"),
-    "rank: deep_logme, deep_loo_log_likelihood": (
-        "deep_logme",
-        "deep_loo_log_likelihood",
+# Scores that exist for a set of candidates only.
+COMBINED = {
+    "ncti": (min_max_aggregate, ("ncti_ncc", "ncti_seli", "ncti_vc")),
+    "etran": (min_max_aggregate, ("energy", "lda")),
+    "rank of logme, h_score": (rank_aggregate, ("logme", "h_score")),
+    "rank of h_score, deep_logme": (rank_aggregate, ("h_score", "deep_logme")),
+    "rank of deep_logme, deep_loo_log_likelihood": (
+        rank_aggregate,
+        ("deep_logme", "deep_loo_log_likelihood"),
     ),
 }
 N_RESAMPLES = 1000
@@ -55,7 +58,7 @@ class Cell:
 def score_names(benchmark) -> list[str]:
     keys = ("start", "target", "n_train", "seed")
     own = [name for name in benchmark.scores if name not in keys]
-    return [*own, *RANK_AVERAGES, *STATIC]
+    return [*own, *COMBINED, *STATIC]
 
 
 def read_cells(benchmark) -> list[Cell]:
@@ -79,10 +82,10 @@ def read_cells(benchmark) -> list[Cell]:
             for name, values in scores.items()
             if values.dtype.kind == "f"
         }
-        for name, parts in RANK_AVERAGES.items():
+        for name, (aggregate, parts) in COMBINED.items():
             of[name] = np.array(
                 [
-                    rank_aggregate({part: of[part][seed] for part in parts})
+                    aggregate({part: of[part][seed] for part in parts})
                     for seed in range(n_seeds)
                 ]
             )
@@ -179,65 +182,101 @@ def n_passes(name: str) -> str:
     return "1"
 
 
+@dataclass
+class Summary:
+    """Means over the cells with their intervals, for one truth: (n_scores,) each."""
+
+    tau: np.ndarray
+    tau_interval: np.ndarray
+    gain: np.ndarray
+    gain_interval: np.ndarray
+    regret: np.ndarray
+    regret_interval: np.ndarray
+
+
+def summarize(cells: list[Cell], kind: str, reference: int) -> Summary:
+    """Agreement of every score with one truth; `gain` is that over a reference."""
+    tau, regret = np.mean([agreements(cell, kind) for cell in cells], axis=0)
+    drawn = bootstrap(cells, kind)
+    taus, regrets_ = drawn[:, 0], drawn[:, 1]
+    ends = partial(np.quantile, q=[0.025, 0.975], axis=0)
+    return Summary(
+        tau,
+        ends(taus),
+        tau - tau[reference],
+        ends(taus - taus[:, [reference]]),
+        regret,
+        ends(regrets_),
+    )
+
+
+def with_interval(form: str, value: float, interval: np.ndarray) -> str:
+    low, high = (format(end, form) for end in interval)
+    return f"{value:{form}} ({low} to {high})"
+
+
+def write(path: Path, rows: list[list[str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
+def plot(summary: Summary, names: list[str], order: np.ndarray, path: Path) -> None:
+    """Dots and intervals of the weighted tau, best first."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 0.24 * len(order) + 1), layout="tight")
+    for place, i in enumerate(order):
+        low, high = summary.tau_interval[:, i]
+        colour = "C1" if "deep" in names[i] else "C7" if names[i] in STATIC else "C0"
+        axes.plot([low, high], [place, place], color=colour, lw=1.5)
+        axes.plot(summary.tau[i], place, "o", color=colour, ms=5)
+    axes.axvline(0, color="0.8", lw=1, zorder=0)
+    axes.set_yticks(range(len(order)), [names[i] for i in order], fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel("weighted Kendall tau with the accuracy after fine-tuning")
+    axes.margins(y=0.01)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
     benchmark = load_benchmark()
     cells, names = read_cells(benchmark), score_names(benchmark)
-    logme = names.index("logme")
-    columns: dict[str, np.ndarray] = {}
-    for kind in TRUTHS:
-        value = np.mean([agreements(cell, kind) for cell in cells], axis=0)
-        drawn = bootstrap(cells, kind)
-        columns[f"{kind} tau"], columns[f"{kind} regret"] = value
-        columns[f"{kind} low"], columns[f"{kind} high"] = np.quantile(
-            drawn[:, 0], [0.025, 0.975], axis=0
-        )
-        gain = drawn[:, 0] - drawn[:, 0, [logme]]
-        columns[f"{kind} gain"] = value[0] - value[0, logme]
-        columns[f"{kind} gain low"], columns[f"{kind} gain high"] = np.quantile(
-            gain, [0.025, 0.975], axis=0
-        )
-        columns[f"{kind} regret high"] = np.quantile(drawn[:, 1], 0.975, axis=0)
-    order = np.argsort(-columns["fine_tuned tau"])
-    with (args.output / "which_score.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["score", *columns, "passes"])
-        for i in order:
-            cells_of = [f"{values[i]:.2f}" for values in columns.values()]
-            writer.writerow([names[i], *cells_of, n_passes(names[i])])
-    by_cell = Table("score", *(f"{cell.target} {cell.n_train}" for cell in cells))
-    per_cell = [agreements(cell, "fine_tuned")[0] for cell in cells]
-    with (args.output / "which_score_by_target.csv").open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["score", *(f"{c.target}, {c.n_train}" for c in cells)])
-        for i in order:
-            row = [names[i], *(f"{values[i]:.2f}" for values in per_cell)]
-            writer.writerow(row)
-            by_cell.add_row(*row)
-    table = Table("score", "fine-tuned", "less LogME", "regret", "probe", "regret")
-    for i in order:
-        table.add_row(
+    tuned, probe = (summarize(cells, kind, names.index("logme")) for kind in TRUTHS)
+    order = np.argsort(-tuned.tau, kind="stable")
+    rows = [
+        [
             names[i],
-            "{:.2f} ({:.2f}..{:.2f})".format(
-                *(columns[f"fine_tuned {part}"][i] for part in ("tau", "low", "high"))
-            ),
-            "{:+.2f} ({:+.2f}..{:+.2f})".format(
-                *(
-                    columns[f"fine_tuned gain{part}"][i]
-                    for part in ("", " low", " high")
-                )
-            ),
-            f"{columns['fine_tuned regret'][i]:.1f}",
-            "{:.2f} ({:.2f}..{:.2f})".format(
-                *(columns[f"linear_probe {part}"][i] for part in ("tau", "low", "high"))
-            ),
-            f"{columns['linear_probe regret'][i]:.1f}",
-        )
-    console = Console(width=160)
-    console.print(table)
-    console.print(by_cell)
+            with_interval(".2f", tuned.tau[i], tuned.tau_interval[:, i]),
+            with_interval("+.2f", tuned.gain[i], tuned.gain_interval[:, i]),
+            with_interval(".1f", tuned.regret[i], tuned.regret_interval[:, i]),
+            with_interval(".2f", probe.tau[i], probe.tau_interval[:, i]),
+            with_interval(".1f", probe.regret[i], probe.regret_interval[:, i]),
+            n_passes(names[i]),
+        ]
+        for i in order
+    ]
+    header = ["score", "tau, fine-tuned", "less LogME", "regret", "tau, probe"]
+    write(args.output / "which_score.csv", [[*header, "regret", "passes"], *rows])
+    table = Table(*header, "regret", "passes")
+    for row in rows:
+        table.add_row(*row)
+    titles = [f"{cell.target}, {cell.n_train}" for cell in cells]
+    chosen = benchmark.targets["chosen"]
+    ceilings = [f"{value:.2f}" for value in benchmark.targets["ceiling"][chosen]]
+    per_cell = np.array([agreements(cell, "fine_tuned")[0] for cell in cells])
+    by_target = [["halves of the seeds", *ceilings]]
+    by_target += [[names[i], *(f"{tau:.2f}" for tau in per_cell[:, i])] for i in order]
+    write(args.output / "which_score_by_target.csv", [["score", *titles], *by_target])
+    targets = Table("score", *titles)
+    for row in by_target:
+        targets.add_row(*row)
+    console = Console(width=180)
+    console.print(table, targets)
+    (args.output / "figures").mkdir(exist_ok=True)
+    plot(tuned, names, order, args.output / "figures" / "which_score.png")
 
 
 if __name__ == "__main__":

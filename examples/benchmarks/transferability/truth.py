@@ -84,7 +84,7 @@ def linear_probe(network: nn.Module, X, y, train, test) -> float:
 
 
 def run_one(run: tuple, folder: Path, starts: Path) -> tuple[tuple, float, float]:
-    """One unit: (start, target, n_train, seed, "probe" | "validation" | "test", rate)."""
+    """One unit of work: (start, target, n_train, seed, part, rate)."""
     torch.set_num_threads(1)
     begun = time.perf_counter()
     start, target, n_train, seed, part, rate = run
