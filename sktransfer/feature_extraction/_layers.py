@@ -22,7 +22,8 @@ class Layers:
 
     `plan` has, for each result, the layers that it is the mean of (a plain layer's is
     itself alone); `taps` say where to find them, and the source logits if wanted.
-    Of the `candidates` for "all" layers, the first batch tells which are in the plan.
+    Of the `leaves`, the `candidates` for "all" layers, the first batch tells which are
+    in the plan.
     """
 
     def __init__(
@@ -44,16 +45,17 @@ class Layers:
         if layer is None:
             layer = self._own
         asked = [layer] if isinstance(layer, str) else list(layer)
-        self.candidates: frozenset[str] = frozenset()
+        self.leaves: frozenset[str] = frozenset()
         if "all" in asked and "all" not in self._submodules:
             if len(asked) > 1:
                 raise ValueError(
                     "The layer 'all' stands for all layers, in a list too. Got "
                     f"layer={asked!r}: use layer='all'."
                 )
-            leaves = self._leaves()
-            self.candidates = frozenset(leaves)
+            leaves = self._find_leaves()
+            self.leaves = frozenset(leaves)
             asked = [*leaves, self._own]
+        self.candidates = self.leaves
         self.plan = self._make_plan(asked)
         needed = dict.fromkeys(name for names in self.plan.values() for name in names)
         self.taps = {name: self._tap(name) for name in needed}
@@ -65,17 +67,18 @@ class Layers:
         """The layer with the network's own features."""
         return "penultimate" if self._source_head in self._submodules else "output"
 
-    def _leaves(self) -> list[str]:
-        """Submodules without submodules; parametrizations of weights do not count."""
-        return [
-            name
-            for name, submodule in self._module.named_modules()
-            if name
-            and name != self._own
-            and "parametrizations" not in name.split(".")
-            and type(submodule).forward is not torch.nn.Module.forward
-            and not dict(submodule.named_children()).keys() - {"parametrizations"}
-        ]
+    def _find_leaves(self) -> list[str]:
+        """Submodules that run no others; parametrizations of weights do not count."""
+
+        def find(module: torch.nn.Module) -> dict[str, torch.nn.Module]:
+            return {
+                name: part
+                for name, part in module.named_modules()
+                if name and "parametrizations" not in name.split(".") and _runs(part)
+            }
+
+        found = find(self._module).items()
+        return [name for name, part in found if name != self._own and not find(part)]
 
     def _make_plan(self, asked: list[str]) -> dict[str, tuple[str, ...]]:
         if not asked or not all(isinstance(name, str) for name in asked):
@@ -133,8 +136,7 @@ class Layers:
         return tuple(
             name
             for name, submodule in self._submodules.items()
-            # Containers such as ModuleList are never called: they have no output.
-            if type(submodule).forward is not torch.nn.Module.forward
+            if _runs(submodule)
             and len(own := name.split(".")) == len(parts)
             and all(map(fnmatchcase, own, parts))
         )
@@ -174,3 +176,10 @@ class Layers:
             name: tap for name, tap in self.taps.items() if name in {*names, SOURCE}
         }
         self.candidates = frozenset()
+
+
+def _runs(module: torch.nn.Module) -> bool:
+    """Whether a module shows its output; containers such as ModuleList have none."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return False  # it takes no hooks
+    return type(module).forward is not torch.nn.Module.forward

@@ -337,9 +337,9 @@ class BaseNetworkExtractor(ModuleOwner):
         precision = nullcontext()
         if self.dtype in ("bfloat16", "float16"):
             precision = torch.autocast(device.type, dtype=getattr(torch, self.dtype))
-        is_linear = type(self).pool is BaseNetworkExtractor.pool and (
-            self.pooling == "mean" or isinstance(self.pooling, tuple)
-        )
+        takes_means = self.pooling == "mean" or isinstance(self.pooling, tuple)
+        if type(self).pool is not BaseNetworkExtractor.pool:
+            takes_means = False
         # Not inference_mode, which is no faster here: what a module keeps of this pass
         # could never be trained with.
         recording = nullcontext() if gradients else torch.no_grad()
@@ -351,7 +351,7 @@ class BaseNetworkExtractor(ModuleOwner):
                     reduce,
                     candidates=layers.candidates,
                     n_samples=len(rows),
-                    is_linear=is_linear,
+                    linear=layers.leaves if takes_means else (),
                 )
         except torch.OutOfMemoryError as error:
             error.add_note(f"Try a lower batch_size than {self.batch_size}.")

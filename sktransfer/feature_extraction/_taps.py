@@ -26,7 +26,7 @@ def run_with_taps(
     *,
     candidates: Collection[str] = (),
     n_samples: int | None = None,
-    is_linear: bool = False,
+    linear: Collection[str] = (),
 ) -> dict[str, torch.Tensor]:
     """Run one forward pass, and reduce the tensor at each tap as it passes by.
 
@@ -34,9 +34,9 @@ def run_with_taps(
     a later layer can change it in place. Where a submodule runs more than once, its
     last run counts; a ValueError says if one did not run. The results are in the order
     of these runs, without those of `candidates` that did not run, gave no features of
-    `n_samples` or gave a copy of what is there. `is_linear` says that `reduce` takes
-    means within the channels, so that it need not be called after a batch
-    normalisation.
+    `n_samples` or gave a copy of what is there. Where `reduce` takes the means
+    within the channels, as for the taps `linear`, those after a batch normalisation
+    are computed from those before.
     """
     seen: dict[str, torch.Tensor] = {}
     copies = _Copies()
@@ -45,8 +45,8 @@ def run_with_taps(
         is_candidate = name in candidates
 
         def take(value: Any, source: str | None = None) -> None:
-            before = seen.get(source)
-            seen.pop(name, None)  # of an earlier run
+            means = seen.get(source)  # before an earlier run is removed
+            seen.pop(name, None)
             tensor = first_tensor(value)
             if is_candidate:
                 if tensor is None or not _is_layer(tensor, n_samples):
@@ -59,14 +59,15 @@ def run_with_taps(
                 if copied in candidates:
                     del seen[copied]  # rather than the network's own features
             copies.note(name, tensor)
-            if before is None:
+            if means is None:
                 seen[name] = reduce(name, tensor)
             else:
-                seen[name] = _normalise(tap.submodule, before)
+                seen[name] = _normalise(tap.submodule, means)
 
         def take_output(_: Any, args: tuple, out: Any) -> None:
-            is_known = is_linear and _only_normalises(tap.submodule, args)
-            take(out, copies.find(args[0]) if is_known else None)
+            is_known = name in linear and _only_normalises(tap.submodule, args)
+            source = copies.find(args[0], itself=True) if is_known else None
+            take(out, source if source in linear else None)
 
         if tap.on_input:
             return tap.submodule.register_forward_pre_hook(
@@ -95,6 +96,8 @@ def _only_normalises(module: torch.nn.Module, args: tuple) -> bool:
         type(module) is torch.nn.BatchNorm2d
         and not module.training
         and module.running_mean is not None
+        and module.running_mean.dtype == torch.float32
+        and "forward" not in vars(module)
         and len(module._forward_hooks) == 1  # others may change the output
         and len(args) == 1
         and args[0].shape[2] == args[0].shape[3]
@@ -103,30 +106,19 @@ def _only_normalises(module: torch.nn.Module, args: tuple) -> bool:
 
 def _normalise(module: torch.nn.BatchNorm2d, means: torch.Tensor) -> torch.Tensor:
     """The means within the channels after a batch normalisation, of those before."""
-    mean, var, weight, bias = (
-        None if tensor is None else tensor.to(torch.float32)
-        for tensor in (
-            module.running_mean,
-            module.running_var,
-            module.weight,
-            module.bias,
-        )
-    )
-    cells = means.reshape(len(means), module.num_features, -1)
-    cells = torch.nn.functional.batch_norm(
-        cells, mean, var, weight, bias, eps=module.eps
-    )
-    return cells.reshape(means.shape)
+    maps = means.reshape(len(means), module.num_features, -1, 1)
+    return module.forward(maps).reshape(means.shape)
 
 
 def _is_layer(tensor: torch.Tensor, n_samples: int | None) -> bool:
     """Whether an output is one of "all" layers: features of each sample."""
     return (
-        2 <= tensor.ndim <= 4
+        tensor.layout == torch.strided
+        and not tensor.is_nested
+        and 2 <= tensor.ndim <= 4
         and len(tensor) == n_samples
         and tensor.numel() > 0
         and tensor.is_floating_point()
-        and tensor.layout == torch.strided
     )
 
 
@@ -136,31 +128,38 @@ class _Copies:
     def __init__(self) -> None:
         self._noted: dict[int, tuple] = {}
 
-    def find(self, tensor: torch.Tensor) -> str | None:
-        """The last output noted that has the values of a tensor, axes of 1 aside."""
-        if tensor.layout != torch.strided or tensor.is_inference():
+    def find(self, tensor: torch.Tensor, *, itself: bool = False) -> str | None:
+        """The last output noted that has the values of a tensor, axes of 1 aside.
+
+        With `itself` it must be the same object.
+        """
+        if not _has_version(tensor) or tensor.data_ptr() not in self._noted:
             return None
-        name, alive, version, shape = self._noted.get(tensor.data_ptr(), (None,) * 4)
+        name, alive, version, shape, strides = self._noted[tensor.data_ptr()]
         # Once an output is freed, a later one may have its place in memory.
         is_copy = (
-            name is not None
-            and alive() is not None
+            (alive() is tensor if itself else alive() is not None)
             and tensor._version == version  # else something worked in place
-            and _shape(tensor) == shape
+            and _axes(tensor.shape, tensor.stride()) == _axes(shape, strides)
         )
         return name if is_copy else None
 
     def note(self, name: str, tensor: torch.Tensor) -> None:
         """Note an output, without keeping it alive."""
-        if tensor.layout == torch.strided and not tensor.is_inference():
-            noted = name, weakref.ref(tensor), tensor._version, _shape(tensor)
-            self._noted[tensor.data_ptr()] = noted
+        if _has_version(tensor):
+            what = tensor._version, tensor.shape, tensor.stride()
+            self._noted[tensor.data_ptr()] = name, weakref.ref(tensor), *what
 
 
-def _shape(tensor: torch.Tensor) -> tuple:
-    """Shape and strides without the axes of length 1."""
-    axes = zip(tensor.shape, tensor.stride(), strict=True)
-    return tuple(axis for axis in axes if axis[0] > 1)
+def _has_version(tensor: torch.Tensor) -> bool:
+    """Whether a tensor tells its place in memory and how often it was changed."""
+    is_plain = tensor.layout == torch.strided and not tensor.is_nested
+    return is_plain and not tensor.is_inference()
+
+
+def _axes(shape: tuple[int, ...], strides: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Lengths and strides of the axes that are longer than 1."""
+    return [axis for axis in zip(shape, strides, strict=True) if axis[0] > 1]
 
 
 def first_tensor(value: Any) -> torch.Tensor | None:
