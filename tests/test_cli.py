@@ -19,6 +19,8 @@ import sktransfer
 from sktransfer.cli import main
 from sktransfer.metrics import (
     LabelledData,
+    deep_logme_score,
+    deep_loo_accuracy_score,
     get_metric,
     linear_probe_score,
     logme_score,
@@ -201,6 +203,29 @@ class TestRank:
         assert f"{logme_score(X, y):.4f} ± " in output
         assert "h_score" in output
         assert "P(> next)" not in output
+
+    def test_layers(self, folder, capsys):
+        layers = {"conv1": X[:, :6], "conv2": X[:, 6:] ** 2, "fc": X[:, ::3]}
+        np.savez("net.npz", **layers)
+        np.savez("other.npz", conv1=X[:, :2], fc=X[:, 1:4])
+        asked = ["--metric", "deep_logme", "deep_loo_accuracy", "logme", "--layers"]
+        assert rank(*asked, features=["net.npz", "other.npz"]) == 0
+        output, errors = capsys.readouterr()
+        assert not errors
+        assert "2 models on 178 samples" in output
+        assert f"{deep_logme_score(layers, y):.4f} ± " in output
+        assert f"{100 * deep_loo_accuracy_score(layers, y):.1f} ± " in output
+        assert f"{logme_score(X[:, ::3], y):.4f} ± " in output
+        assert "deep_: of all layers of a network at once." in output
+        assert rank("--layers", features=["net.npz", "large.npy"]) == 0
+        assert f"{logme_score(X, y):.4f} ± " in capsys.readouterr().out
+
+    def test_one_layer(self, folder, capsys):
+        asked = ["--metric", "deep_logme", "--layers"]
+        assert rank(*asked, features=["large.npy"]) == 0
+        output, errors = capsys.readouterr()
+        assert f"{logme_score(X, y, fit_intercept=True):.4f} ± " in output
+        assert "warning: large: scores of all layers see the features only" in errors
 
     def test_task(self, folder, capsys):
         assert rank("--task", "regression") == 0
@@ -458,6 +483,13 @@ class TestMistakes:
         says = "'transrte' is not a metric that reads features; choose among"
         refused("--metric", "logme", "transrte", says=says)
         refused("--metric", "leep", says="'leep' is not a metric that reads features")
+
+    def test_layers_that_are_not_given(self, refused):
+        says = "'deep_logme' reads all layers of a model: add --layers"
+        refused("--metric", "logme", "deep_logme", says=says)
+        np.savez("net.npz", conv1=X[1:], fc=X)
+        says = "but net.npz:conv1 has 177"
+        refused("--layers", features=["net.npz"], says=says)
 
     def test_metric_of_another_task(self, refused):
         np.save("numbers.npy", X[:, 0] + 0.1)

@@ -123,6 +123,7 @@ def bench_time(n_samples: int, batch_size: int, repeats: int) -> None:
 
     plain, headed = make(), make(source_head="linear")
     layered = make(layer=["conv1", "layer*", "layer3.*"])
+    whole = make(layer="all", pooling=("grid", 2), source_head="linear")
     np.testing.assert_allclose(
         plain.transform(X[:200]), bare_loop(net, X[:200], batch_size), atol=1e-5
     )
@@ -134,6 +135,7 @@ def bench_time(n_samples: int, batch_size: int, repeats: int) -> None:
                 X, source_proba=True
             ),
             "seven layers": layered.transform_layers,
+            "all layers, 2 x 2 grids": whole.transform_layers,
         },
         np.array_split(X, 16),
         repeats,

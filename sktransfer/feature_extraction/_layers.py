@@ -79,6 +79,7 @@ class Layers:
             if name
             and name != self._source_head
             and "parametrizations" not in name.split(".")
+            and _runs(submodule)
             and any(weight.ndim > 1 for weight in _own_weights(submodule))
         ]
 
@@ -143,8 +144,7 @@ class Layers:
         return tuple(
             name
             for name, submodule in self._submodules.items()
-            # Containers such as ModuleList are never called: they have no output.
-            if type(submodule).forward is not torch.nn.Module.forward
+            if _runs(submodule)
             and len(own := name.split(".")) == len(parts)
             and all(map(fnmatchcase, own, parts))
         )
@@ -191,7 +191,16 @@ class Layers:
 
 
 def _own_weights(module: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
-    """Parameters of a module that are not those of a submodule; computed ones too."""
+    """Parameters of a module that are not those of a submodule that runs."""
     yield from module.parameters(recurse=False)
-    if hasattr(module, "parametrizations"):
-        yield from module.parametrizations.parameters()
+    for name, part in module.named_children():
+        kinds = torch.nn.ParameterList, torch.nn.ParameterDict
+        if name == "parametrizations" or isinstance(part, kinds):
+            yield from part.parameters()
+
+
+def _runs(module: torch.nn.Module) -> bool:
+    """Whether a module shows its output; containers such as ModuleList have none."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return False  # it takes no hooks
+    return type(module).forward is not torch.nn.Module.forward

@@ -43,21 +43,17 @@ def pool(
 
 def _pool_to_grid(maps: torch.Tensor, k: int) -> torch.Tensor:
     """Adaptive average pooling of maps to k x k, flattened to (n, channels k k)."""
-    if not maps.is_cpu:
-        return torch.nn.functional.adaptive_avg_pool2d(maps, k).flatten(1)
-    # On the CPU these take a fifth to three quarters of that time.
     n, c, h, w = maps.shape
-    if maps.is_contiguous() and h % k == 0 and w % k == 0 and w >= 28 * k:
-        rows = maps.reshape(n * c * k, h // k, w).mean(1)
-        return rows.reshape(-1, w // k).mean(1).reshape(n, -1)
-    cells = _grid(h, w, k)
+    if not maps.is_cpu or k > 3 or h * w > 2**16:
+        return torch.nn.functional.adaptive_avg_pool2d(maps, int(k)).flatten(1)
+    # Here products take a fifth to three quarters of that time.
+    cells = _grid(h, w, int(k))
     with torch.autocast("cpu", enabled=False):
         if maps.is_contiguous():
-            means = maps.reshape(n * c, h * w) @ cells
-        else:  # the channels are last in memory
-            means = cells.T @ maps.permute(0, 2, 3, 1).reshape(n, h * w, c)
-            means = means.transpose(1, 2)
-        return means.reshape(n, -1)
+            return (maps.reshape(n * c, h * w) @ cells).reshape(n, -1)
+        # The channels are last in memory.
+        means = cells.T @ maps.permute(0, 2, 3, 1).reshape(n, h * w, c)
+        return means.transpose(1, 2).reshape(n, -1)
 
 
 @lru_cache(maxsize=64)
@@ -65,7 +61,9 @@ def _grid(h: int, w: int, k: int) -> torch.Tensor:
     """Matrix (h w, k k) that takes a flat map to the means of its cells."""
     with torch.inference_mode(False), torch.no_grad():
         rows, columns = (
-            torch.nn.functional.adaptive_avg_pool1d(torch.eye(n, device="cpu"), k)
+            torch.nn.functional.adaptive_avg_pool1d(
+                torch.eye(n, dtype=torch.float32, device="cpu"), k
+            )
             for n in (h, w)
         )
         return torch.kron(rows, columns)

@@ -85,47 +85,50 @@ def run_with_taps(
 
 
 def is_layer(tensor: torch.Tensor, n_samples: int | None) -> bool:
-    """Whether an output is one of "all" layers: features of each sample."""
+    """Whether a tensor is one of "all" layers: features of each sample."""
     return (
-        2 <= tensor.ndim <= 4
+        _is_plain(tensor)
+        and 2 <= tensor.ndim <= 4
         and len(tensor) == n_samples
         and tensor.numel() > 0
         and tensor.is_floating_point()
-        and tensor.layout == torch.strided
     )
 
 
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_nested
+
+
 class _Copies:
-    """Tells outputs that are copies: the same values in the same memory."""
+    """Tells tensors that are copies: the same values in the same memory."""
 
     def __init__(self) -> None:
         self._noted: dict[int, tuple] = {}
 
     def find(self, tensor: torch.Tensor) -> str | None:
-        """The last output noted that has the values of a tensor, axes of 1 aside."""
-        if tensor.layout != torch.strided or tensor.is_inference():
+        """The last tensor noted that has the values of this one, axes of 1 aside."""
+        if not _has_version(tensor) or tensor.data_ptr() not in self._noted:
             return None
-        name, alive, version, shape = self._noted.get(tensor.data_ptr(), (None,) * 4)
-        # Once an output is freed, a later one may have its place in memory.
-        is_copy = (
-            name is not None
-            and alive() is not None
-            and tensor._version == version  # else something worked in place
-            and _shape(tensor) == shape
-        )
-        return name if is_copy else None
+        name, alive, *noted = self._noted[tensor.data_ptr()]
+        # Once a tensor is freed, a later one may have its place in memory.
+        return name if alive() is not None and noted == _state(tensor) else None
 
     def note(self, name: str, tensor: torch.Tensor) -> None:
-        """Note an output, without keeping it alive."""
-        if tensor.layout == torch.strided and not tensor.is_inference():
-            noted = name, weakref.ref(tensor), tensor._version, _shape(tensor)
+        """Note a tensor, without keeping it alive."""
+        if _has_version(tensor):
+            noted = name, weakref.ref(tensor), *_state(tensor)
             self._noted[tensor.data_ptr()] = noted
 
 
-def _shape(tensor: torch.Tensor) -> tuple:
-    """Shape and strides without the axes of length 1."""
+def _has_version(tensor: torch.Tensor) -> bool:
+    """Whether a tensor tells its place in memory and how often it was changed."""
+    return _is_plain(tensor) and not tensor.is_inference()
+
+
+def _state(tensor: torch.Tensor) -> list:
+    """Number of changes in place, and the axes that are longer than 1."""
     axes = zip(tensor.shape, tensor.stride(), strict=True)
-    return tuple(axis for axis in axes if axis[0] > 1)
+    return [tensor._version, [axis for axis in axes if axis[0] > 1]]
 
 
 def first_tensor(value: Any) -> torch.Tensor | None:

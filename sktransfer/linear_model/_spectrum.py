@@ -29,6 +29,8 @@ from sktransfer.utils._array_api import (
 _EPS = float(np.finfo(np.float64).eps)
 # Largest relative error of an eigenvalue that is kept.
 _RESOLVED = 1e-4
+# The same of fewer samples than features, beyond which their products are not enough.
+_PRECISE = 1e-7
 # Size of a feature, relative to the largest, up to which it counts as zero.
 _LEAST = 1e-12
 # Rounding of the arithmetic that made the features, in eps.
@@ -338,9 +340,12 @@ def spectrum_of_rows(samples: Samples, moments: Moments, *, centred: bool) -> Sp
     projections, residual, uncertain = _project(
         targets, norms, left.leading(rank), condition, X
     )
-    if not interpolates and (
-        (uncertain.any() and condition * _EPS * len(values) > _RESOLVED)
-        or _misses_directions(left, rank, X, mean, root, values)
+    if condition * _EPS > _PRECISE or (
+        not interpolates
+        and (
+            (uncertain.any() and condition * _EPS * len(values) > _RESOLVED)
+            or _misses_directions(left, rank, X, mean, root, values)
+        )
     ):
         whole = np.concatenate([to_numpy(b) for b in blocks(X, mean, root)], axis=1)
         U, singular, _ = svd(whole, full_matrices=False)

@@ -25,6 +25,7 @@ from sktransfer.feature_extraction import flatten_tokens
 from sktransfer.feature_extraction._extract import gives_tokens
 from sktransfer.feature_extraction._tokens import flatten_labels
 from sktransfer.metrics import Metric, get_scorer
+from sktransfer.metrics._uses import USES, metrics_for
 from sktransfer.model_selection._best_model import BestModelMixin
 from sktransfer.model_selection._candidate import (
     CandidateResult,
@@ -131,7 +132,7 @@ verbose
         self,
         extractors: list[tuple[str, Any]],
         *,
-        scoring: Any = "logme",
+        scoring: Any = "frozen",
         refit: bool | str = True,
         task: str = "auto",
         fit_intercept: bool | str = "auto",
@@ -222,7 +223,10 @@ verbose
             y = flatten_labels(X, y)
         else:
             check_one_label_each(y)
-        self.scorer_ = get_scorer(self.scoring)
+        scoring = self.scoring
+        if isinstance(scoring, str) and scoring in USES:
+            scoring = metrics_for(scoring, y, self.task)
+        self.scorer_ = get_scorer(scoring)
         self.task_ = self.scorer_.check_task(y, self.task)
         if self.task_ == "classification" and getattr(y, "ndim", 1) == 2:
             labels = y = column_or_1d(to_numpy(y), warn=True)

@@ -195,7 +195,8 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
     Returns
     -------
     ndarray of shape (n_scores, n_scores)
-        0.5 on the diagonal and for ties; NaN where a score is missing or has no parts.
+        0.5 on the diagonal and for ties; NaN where a score is missing or has no parts,
+        or the weights are others, as those of other samples drawn.
 
     Examples
     --------
@@ -227,8 +228,16 @@ def probability_better(scores: Sequence[Score | None]) -> np.ndarray:
         rounding = np.maximum(resolution, resolution[a])
         tied = (np.abs(difference) <= rounding) | (values == values[a])
         z = np.where(tied, 0.0, np.where(np.isinf(difference), difference, z))
-        probability[i, known] = ndtr(z)
+        alike_drawn = [_same(scores[i].weights, scores[j].weights) for j in known]
+        probability[i, known] = np.where(alike_drawn, ndtr(z), np.nan)
     return probability
+
+
+def _same(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether weights are the same, or there are none."""
+    if one is None or other is None:
+        return one is other
+    return np.array_equal(one, other)
 
 
 def _squared_correlation(

@@ -26,7 +26,6 @@ from sktransfer.feature_extraction._extract import (  # noqa: E402
     layers_under,
 )
 
-
 READ = "input(conv2)"
 
 

@@ -346,6 +346,21 @@ class TestWeights:
             assert score(others, CLASSES, **given) == pytest.approx(expected, abs=1e-8)
 
 
+@pytest.mark.parametrize(("deep", "ordinary"), SCORES)
+@pytest.mark.parametrize("unit", [1e3, 1e5, 1e7])
+def test_order_of_the_samples(deep, ordinary, unit):
+    """One feature in another unit: the others are far below the largest direction."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(N, 90)) + 3 * np.eye(3, 90)[CLASSES]
+    X[:, -1] *= unit
+    expected = ordinary(X, CLASSES)
+    for _ in range(3):
+        rows = rng.permutation(N)
+        assert ordinary(X[rows], CLASSES[rows]) == pytest.approx(expected, abs=1e-8)
+        score = deep({"last": X[rows]}, CLASSES[rows])
+        assert score == pytest.approx(expected, abs=1e-8)
+
+
 class TestConstantLayers:
     constant = np.full((N, 3), 0.1)
 
