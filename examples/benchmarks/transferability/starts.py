@@ -58,7 +58,7 @@ class Recipe:
     """
 
     source: str
-    images: str | None
+    images: str
     epochs: int | None = None
     fraction: float = 1.0
     shuffled: bool = False
@@ -73,10 +73,10 @@ def _recipe(source: str, images: str | None = None, **changes) -> Recipe:
 RECIPES = {
     "residual-characters": _recipe("characters", "alphabets"),
     "plain-characters": _recipe("characters", "alphabets"),
-    "residual-letters": Recipe("letters", None),
-    "plain-letters": Recipe("letters", None),
-    "residual-shapes": Recipe("shapes", None),
-    "plain-shapes": Recipe("shapes", None),
+    "residual-letters": Recipe("letters", "letters"),
+    "plain-letters": Recipe("letters", "letters"),
+    "residual-shapes": Recipe("shapes", "shapes"),
+    "plain-shapes": Recipe("shapes", "shapes"),
     "residual-rotations": _recipe("rotations", "clothes"),
     "plain-rotations": _recipe("rotations", "objects"),
     "residual-objects-early": _recipe("objects", epochs=8),
