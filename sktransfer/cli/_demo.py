@@ -1,4 +1,4 @@
-"""``sktransfer demo``: rank the embedded zoo on digits."""
+"""``sktransfer demo``: rank the embedded zoo for fine-tuning on alphabets."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from sktransfer.utils._validation import describe_task
 
 EXAMPLES = """\
   sktransfer demo
-      rank fourteen small pre-trained networks on scikit-learn's digits
+      rank twelve small pre-trained networks by what they show of 300 characters
 """
 
-_METRICS = ["logme", "loo_accuracy", "loo_log_likelihood"]
+_N_SAMPLES = 300
+# The metrics of scoring="fine_tuning", and the one for frozen features.
+_METRICS = ["deep_loo_log_likelihood", "loo_accuracy", "loo_log_likelihood", "logme"]
 
 _FOOTNOTE = (
     "tau_w: weighted Kendall correlation with the accuracy. regret: accuracy points "
     "lost by choosing the top pick. Source accuracy and parameters are static: they do "
-    "not depend on the data."
+    "not depend on the data. Two networks of the zoo are left out, because they were "
+    "trained on these characters."
 )
 
 
@@ -35,10 +38,10 @@ def add_parser(commands: Any) -> None:
     """Add the parser of the command."""
     parser = commands.add_parser(
         "demo",
-        help="rank the embedded zoo of pre-trained networks on digits",
-        description="Rank the embedded zoo of small pre-trained networks on "
-        "scikit-learn's digits by LogME, state the accuracy to expect, and compare "
-        "the ranking with the accuracies recorded after fine-tuning.",
+        help="rank the embedded zoo of pre-trained networks for fine-tuning",
+        description="Rank small pre-trained networks for fine-tuning on handwritten "
+        "characters of eight alphabets, state the accuracy to expect of a linear head, "
+        "and compare several rankings with the accuracies recorded after fine-tuning.",
         epilog=f"example:\n{EXAMPLES}",
     )
     parser.set_defaults(run=_run)
@@ -47,19 +50,22 @@ def add_parser(commands: Any) -> None:
 def _run(arguments: argparse.Namespace) -> None:
     from sktransfer.datasets import load_dataset, load_zoo, load_zoo_cards
 
+    cards = load_zoo_cards()
+    names = [name for name, card in cards.items() if card["source"] != "alphabets"]
     try:
-        zoo = load_zoo()
+        zoo = load_zoo(names)
     except ImportError as error:
         raise UsageError(str(error)) from error
-    target = load_dataset("digits")
+    target = load_dataset("alphabets")
+    X, y = target.data[:_N_SAMPLES], target.target[:_N_SAMPLES]
     selector = ModelSelector(zoo, scoring=_METRICS)
-    fit_with_progress(selector, target.data, target.target)
-    title = f"{len(zoo)} networks on {len(target.target)} digits"
-    title += f": {describe_task(target.target, selector.task_)}"
+    fit_with_progress(selector, X, y)
+    title = f"{len(zoo)} networks for fine-tuning on {len(y)} characters"
+    title += f": {describe_task(y, selector.task_)}"
     ranking = ranking_table(selector, title, metrics=_METRICS[:2], model="network")
     show(ranking)
     write("\n")
-    show(_agreement_table(selector, load_zoo_cards()))
+    show(_agreement_table(selector, cards))
     write("\n" + paragraph(f"{legend(ranking)} {_FOOTNOTE}"))
     if note := doubt(selector):
         write("\n" + paragraph(f"Note: {note}"))
@@ -67,26 +73,24 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _agreement_table(selector: ModelSelector, cards: dict[str, dict]) -> Table:
     """How well metrics and static baselines order the recorded accuracies."""
-    from sktransfer.datasets import load_zoo_ground_truth
+    from sktransfer.datasets import load_benchmark
 
     names = [str(name) for name in selector.results_["name"]]
     source = [cards[name]["validation_accuracy"] for name in names]
-    rankers = {
-        "LogME": selector.results_["logme"],
-        "loo_log_likelihood": selector.results_["loo_log_likelihood"],
-        "loo_accuracy": selector.results_["loo_accuracy"],
+    rankers = {metric: selector.results_[metric] for metric in _METRICS} | {
         # An untrained network has none: a static ranking puts it last.
         "source accuracy": np.array([value or 0.0 for value in source]),
         "parameters": np.array([cards[name]["n_parameters"] for name in names]),
     }
-    table = new_table("Agreement with the accuracy after fine-tuning on n digits")
+    table = new_table("Agreement with the accuracy after fine-tuning on n characters")
     table.add_column("order by", no_wrap=True)
     table.add_column("top pick", no_wrap=True)
+    truth = load_benchmark().truth
     accuracies = []
-    for n_train in (100, 500):
-        truth = load_zoo_ground_truth(n_train)
-        by_name = dict(zip(truth["network"], truth["accuracy_mean"], strict=True))
-        accuracies.append([100 * by_name[name] for name in names])
+    for n_train in (100, 300):
+        chosen = (truth["target"] == "alphabets") & (truth["n_train"] == n_train)
+        starts, tuned = truth["start"][chosen], 100 * truth["fine_tuned"][chosen]
+        accuracies.append([tuned[starts == name].mean() for name in names])
         table.add_column(f"tau_w n={n_train}", justify="right")
         table.add_column("regret", justify="right", no_wrap=True)
     for ranker, scores in rankers.items():

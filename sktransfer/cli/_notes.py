@@ -13,10 +13,13 @@ from sktransfer.model_selection import ModelSelector
 from sktransfer.utils._terminal import printable
 
 _EXPECTED = "expected of a linear head on unseen samples, by leave-one-out"
+_IN_NATS = "log-likelihood in nats per sample with its standard error"
 # By the beginnings of headers.
 _MEANINGS = {
     "LogME": "nats per sample, with its standard error",
-    "gain": "LogME minus that of features that say nothing about the target",
+    "log-lik.": f"{_IN_NATS}, {_EXPECTED}",
+    "deep log-lik.": f"{_IN_NATS}, expected of a linear head on all layers",
+    "gain": "the score minus that of features that say nothing about the target",
     "P(> next)": "probability that the score is larger than the next one's, on this "
     "many samples",
     "tied": "ranks too close to call, as the first is better than any of the others "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from sktransfer.cli._progress import fit_with_progress
 from sktransfer.cli._tables import ranking_table, show, write_csv
 from sktransfer.feature_extraction import BaseExtractor, Extraction
 from sktransfer.metrics import get_metric, get_scorer_names
+from sktransfer.metrics._uses import metrics_for
 from sktransfer.model_selection import ModelSelector
 from sktransfer.utils._files import (
     StoredArray,
@@ -27,7 +27,7 @@ from sktransfer.utils._files import (
     read_labels,
 )
 from sktransfer.utils._terminal import say, write
-from sktransfer.utils._validation import describe_task, infer_task
+from sktransfer.utils._validation import describe_task
 
 EXAMPLES = """\
   sktransfer rank --features resnet.npy vit.npy --labels y.npy
@@ -37,8 +37,8 @@ EXAMPLES = """\
       rank by two metrics, and write the table to a file
   sktransfer rank --features *.npy --labels y.npy --groups patients.csv
       leave out all samples of a patient together, and count them as one
-  sktransfer rank --layers --features *.npz --labels y.npy --metric deep_logme
-      rank by all layers of each model, the arrays of its file
+  sktransfer rank --layers --features *.npz --labels y.npy
+      rank networks for fine-tuning, by all layers of each, the arrays of its file
 """
 
 
@@ -78,7 +78,8 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         metavar="NAME",
         help="metrics that read features; the first determines the ranking (default: "
-        "logme, and loo_accuracy or, for numbers, loo_r2): "
+        "loo_log_likelihood, with --layers deep_loo_log_likelihood, and loo_accuracy "
+        "or, for numbers, loo_r2): "
         f"{', '.join(_metrics('features'))}. With --layers also "
         f"{', '.join(_metrics('layers'))}",
     )
@@ -132,7 +133,8 @@ def _run(arguments: argparse.Namespace) -> None:
             inputs = [*arguments.features, arguments.labels, arguments.groups]
             check_output(arguments.output, [path for path in inputs if path])
         features, y, groups = _read(arguments)
-        metrics = arguments.metric or _default_metrics(y, arguments.task)
+        use = "fine_tuning" if arguments.layers else "frozen"
+        metrics = arguments.metric or metrics_for(use, y, arguments.task)[:2]
         selector = _FileSelector(
             # All candidates get the same row numbers, and return their features.
             [(name, _candidate(found)) for name, found in features.items()],
@@ -164,13 +166,6 @@ def _run(arguments: argparse.Namespace) -> None:
         write("\n" + paragraph(f"Note: {note} {advice}"))
     if arguments.output is not None:
         say(f"written: {arguments.output}")
-
-
-def _default_metrics(y: np.ndarray, task: str) -> list[str]:
-    with warnings.catch_warnings():  # the selector repeats them
-        warnings.simplefilter("ignore")
-        of_numbers = infer_task(y, task) == "regression"
-    return ["logme", "loo_r2" if of_numbers else "loo_accuracy"]
 
 
 def _read(

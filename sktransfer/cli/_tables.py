@@ -19,7 +19,15 @@ from sktransfer.utils._files import replacing
 from sktransfer.utils._terminal import encodable, is_terminal, printable, write
 
 _ASCII_HEAD = Box(str(SIMPLE_HEAD).replace("─", "-"), ascii=True)
-_HEADERS = {"logme": "LogME", "loo_accuracy": "accuracy", "loo_r2": "R²"}
+_HEADERS = {
+    "logme": "LogME",
+    "loo_log_likelihood": "log-lik.",
+    "deep_loo_log_likelihood": "deep log-lik.",
+    "loo_accuracy": "accuracy",
+    "loo_r2": "R²",
+}
+# Metrics whose gain over no information is shown.
+_IN_NATS = ("logme", "loo_log_likelihood", "deep_loo_log_likelihood")
 
 
 def show(table: Table) -> None:
@@ -106,10 +114,12 @@ def ranking_table(
         first = metric == metrics[0]
         header, cells, last = _score_column(selector, ordered, metric)
         with_error = f"{metric}_std_error" in results
-        sign = plus_minus()
-        add(header + f" {sign} std. error" * (first and with_error), cells, last=last)
-        if metric == "logme":
-            gains = [f"{gain:.3f}" for gain in ordered["logme_gain"]]
+        error = "se" if header.endswith(".") else "std. error"
+        if first and with_error:
+            header += f" {plus_minus()} {error}"
+        add(header, cells, last=last)
+        if first and metric in _IN_NATS:
+            gains = [f"{gain:.3f}" for gain in ordered[f"{metric}_gain"]]
             add("gain", np.where(np.isnan(ordered[metric]), "", gains), last="0.000")
         if first and with_error:
             better = selector.probability_better_by_metric_[metric]

@@ -17,9 +17,15 @@ class ModelSelector(BaseModelSelector):
     extractors : list of (str, transformer) tuples
         Candidates by name: extractors, other scikit-learn transformers, or pipelines of
         them. An extractor with several layers runs once and gives one row per layer.
-    scoring : str, list of str, Metric, scorer or dict, default="logme"
-        Metrics, by name (see :func:`~sktransfer.metrics.get_scorer_names`) or in any
-        form that :func:`~sktransfer.metrics.make_transferability_scorer` takes.
+    scoring : str, list of str, Metric, scorer or dict, default="frozen"
+        What the network is for, or metrics. ``"frozen"`` is for features that stay as
+        they are, under a head such as that of `best_estimator_`: it ranks by
+        ``loo_log_likelihood``. ``"fine_tuning"`` is for networks that will be
+        fine-tuned whole: it ranks by ``deep_loo_log_likelihood``, which looks at all
+        layers. Both add ``loo_accuracy`` (for numbers ``loo_r2``) and ``logme``.
+        Metrics are given by name, such as ``"logme"`` (see
+        :func:`~sktransfer.metrics.get_scorer_names`), or in any form that
+        :func:`~sktransfer.metrics.make_transferability_scorer` takes.
     refit : bool or str, default=True
         Whether to keep the best model. With several metrics, the name of the one that
         decides; True stands for the first.

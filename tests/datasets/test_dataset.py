@@ -72,5 +72,7 @@ def test_return_X_y_and_independent_copies():
 
 
 def test_unknown_target():
-    with pytest.raises(ValueError, match=r"'name' parameter.*\['alphabets', 'digits'\].*'digit'"):
+    with pytest.raises(
+        ValueError, match=r"'name' parameter.*\['alphabets', 'digits'\].*'digit'"
+    ):
         load_dataset("digit")
