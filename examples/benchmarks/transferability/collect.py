@@ -5,7 +5,8 @@
 
 It writes starts.csv, targets.csv, truth.csv and scores.csv. A target counts with a
 number of training images where halves of the seeds agree on the order of the starts:
-the mean weighted tau of all halves is at least 0.75. Scores play no part in this.
+the mean weighted tau of all halves is at least 0.75. Scores play no part in this. The
+other targets are listed in targets.csv only.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--starts", type=Path, required=True)
     parser.add_argument("--truth", type=Path, required=True)
-    parser.add_argument("--scores", type=Path)
+    parser.add_argument("--scores", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
@@ -80,11 +81,7 @@ def main() -> None:
     targets, truth = [], []
     for target in TARGETS:
         for n_train in EPOCHS:
-            try:
-                rows = truth_rows(store, target, n_train, args.starts)
-            except KeyError:
-                print(f"{target}, {n_train} images: not finished")
-                continue
+            rows = truth_rows(store, target, n_train, args.starts)
             values = {
                 kind: np.array([float(row[kind]) for row in rows]).reshape(N_SEEDS, -1)
                 for kind in ("fine_tuned", "linear_probe")
@@ -105,7 +102,8 @@ def main() -> None:
                 }
             )
             print(targets[-1])
-            truth += rows
+            if targets[-1]["chosen"]:
+                truth += rows
     write(args.output / "targets.csv", targets)
     write(args.output / "truth.csv", truth)
     cards = start_cards(args.starts)
@@ -121,8 +119,6 @@ def main() -> None:
         for name, card in cards.items()
     ]
     write(args.output / "starts.csv", starts)
-    if args.scores is None:
-        return
     lines = args.scores.read_text("utf-8").splitlines()
     found = {tuple(record["run"]): record for record in map(json.loads, lines)}
     keys = ("start", "target", "n_train", "seed")

@@ -35,7 +35,7 @@ COMBINED = {
     "etran": (min_max_aggregate, ("energy", "lda")),
     "rank of logme, h_score": (rank_aggregate, ("logme", "h_score")),
     "rank of h_score, deep_logme": (rank_aggregate, ("h_score", "deep_logme")),
-    "rank of deep_logme, deep_loo_log_likelihood": (
+    "rank of deep_logme, deep_loo": (
         rank_aggregate,
         ("deep_logme", "deep_loo_log_likelihood"),
     ),
@@ -135,11 +135,10 @@ def agreements(cell: Cell, kind: str, rows=None, seeds=None) -> np.ndarray:
     performance = cell.truth[kind][seeds].mean(axis=0)[rows]
     scores = cell.scores[:, seeds][..., rows]
     performance = np.broadcast_to(performance, scores.shape)
+    # Scores that are all the same order nothing.
+    taus = np.nan_to_num(weighted_taus(performance, scores))
     return np.stack(
-        [
-            np.nanmean(weighted_taus(performance, scores), axis=1),
-            100 * regrets(performance, scores).mean(axis=1),
-        ]
+        [taus.mean(axis=1), 100 * regrets(performance, scores).mean(axis=1)]
     )
 
 

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pictures import letters
 from sklearn.model_selection import train_test_split
-
-from sktransfer.datasets import load_dataset
 
 # File, and the source of the zoo whose networks have seen its images.
 FILES = {
@@ -22,9 +19,8 @@ FILES = {
     "products": "fashion_mnist_900",
     "handwritten": "mnist",
 }
-TARGETS = (*FILES, "letters", "digits")
+TARGETS = tuple(FILES)
 N_OBJECTS = 20
-N_LETTERS = 26  # the capital ones come last
 MAX_TEST = 1500
 
 
@@ -36,13 +32,6 @@ def images_of(target: str) -> str:
 @cache
 def load_target(target: str, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Images (n, 32, 32, 3) and labels 0, 1, ... of a target."""
-    if target == "digits":
-        return tuple(map(torch.from_numpy, load_dataset("digits", return_X_y=True)))
-    if target == "letters":
-        images, labels, _ = letters(seed=1)
-        chosen = labels >= N_LETTERS
-        images, labels = images[chosen], labels[chosen] - N_LETTERS
-        return torch.from_numpy(images), torch.from_numpy(labels)
     with np.load(folder / f"{FILES[target]}.npz") as file:
         images, labels, names = file["images"], file["labels"], file["class_names"]
         if target == "characters":
