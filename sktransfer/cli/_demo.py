@@ -23,8 +23,8 @@ EXAMPLES = """\
 """
 
 _N_SAMPLES = 300
-# The metrics of scoring="fine_tuning", and the one for frozen features.
-_METRICS = ["deep_loo_log_likelihood", "loo_accuracy", "loo_log_likelihood", "logme"]
+# Those of scoring="fine_tuning", and the one for frozen features.
+_METRICS = ["deep_logme", "loo_accuracy", "logme", "loo_log_likelihood"]
 
 _FOOTNOTE = (
     "tau_w: weighted Kendall correlation with the accuracy. regret: accuracy points "

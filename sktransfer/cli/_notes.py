@@ -17,6 +17,8 @@ _IN_NATS = "log-likelihood in nats per sample with its standard error"
 # By the beginnings of headers.
 _MEANINGS = {
     "LogME": "nats per sample, with its standard error",
+    "deep LogME": "LogME of all layers of the network, in nats per sample, with its "
+    "standard error",
     "log-lik.": f"{_IN_NATS}, {_EXPECTED}",
     "deep log-lik.": f"{_IN_NATS}, expected of a linear head on all layers",
     "gain": "the score minus that of features that say nothing about the target",

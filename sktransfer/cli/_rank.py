@@ -78,7 +78,7 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         metavar="NAME",
         help="metrics that read features; the first determines the ranking (default: "
-        "loo_log_likelihood, with --layers deep_loo_log_likelihood, and loo_accuracy "
+        "loo_log_likelihood, with --layers deep_logme, and loo_accuracy "
         "or, for numbers, loo_r2): "
         f"{', '.join(_metrics('features'))}. With --layers also "
         f"{', '.join(_metrics('layers'))}",

@@ -22,12 +22,18 @@ _ASCII_HEAD = Box(str(SIMPLE_HEAD).replace("─", "-"), ascii=True)
 _HEADERS = {
     "logme": "LogME",
     "loo_log_likelihood": "log-lik.",
+    "deep_logme": "deep LogME",
     "deep_loo_log_likelihood": "deep log-lik.",
     "loo_accuracy": "accuracy",
     "loo_r2": "R²",
 }
 # Metrics whose gain over no information is shown.
-_IN_NATS = ("logme", "loo_log_likelihood", "deep_loo_log_likelihood")
+_IN_NATS = (
+    "logme",
+    "loo_log_likelihood",
+    "deep_logme",
+    "deep_loo_log_likelihood",
+)
 
 
 def show(table: Table) -> None:
@@ -114,7 +120,7 @@ def ranking_table(
         first = metric == metrics[0]
         header, cells, last = _score_column(selector, ordered, metric)
         with_error = f"{metric}_std_error" in results
-        error = "se" if header.endswith(".") else "std. error"
+        error = "se" if len(header) > len("LogME") else "std. error"
         if first and with_error:
             header += f" {plus_minus()} {error}"
         add(header, cells, last=last)

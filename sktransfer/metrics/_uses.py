@@ -8,7 +8,7 @@ from typing import Any
 from sktransfer.utils._validation import infer_task
 
 # By the benchmark of docs/which_score.rst. The first metric of each decides.
-USES = {"frozen": "loo_log_likelihood", "fine_tuning": "deep_loo_log_likelihood"}
+USES = {"frozen": "loo_log_likelihood", "fine_tuning": "deep_logme"}
 
 
 def metrics_for(use: str, y: Any, task: str = "auto") -> list[str]:

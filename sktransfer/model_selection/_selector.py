@@ -21,8 +21,8 @@ class ModelSelector(BaseModelSelector):
         What the network is for, or metrics. ``"frozen"`` is for features that stay as
         they are, under a head such as that of `best_estimator_`: it ranks by
         ``loo_log_likelihood``. ``"fine_tuning"`` is for networks that will be
-        fine-tuned whole: it ranks by ``deep_loo_log_likelihood``, which looks at all
-        layers. Both add ``loo_accuracy`` (for numbers ``loo_r2``) and ``logme``.
+        fine-tuned whole: it ranks by ``deep_logme``, which looks at all layers. Both
+        add ``loo_accuracy`` (for numbers ``loo_r2``) and ``logme``.
         Metrics are given by name, such as ``"logme"`` (see
         :func:`~sktransfer.metrics.get_scorer_names`), or in any form that
         :func:`~sktransfer.metrics.make_transferability_scorer` takes.

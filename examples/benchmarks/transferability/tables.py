@@ -171,6 +171,27 @@ def bootstrap(cells: list[Cell], kind: str) -> np.ndarray:
     return np.array(means)
 
 
+def subsets(benchmark) -> dict[str, set[str]]:
+    """Starts of one architecture, and those that were trained to the end."""
+    names, architecture = benchmark.starts["start"], benchmark.starts["architecture"]
+    changed = ("untrained", "shuffled", "stem", "tenth", "early", "robust")
+    return {
+        "all": set(names),
+        "plain": set(names[architecture == "plain"]),
+        "residual": set(names[architecture == "residual"]),
+        "fully trained": {n for n in names if not n.endswith(changed)},
+    }
+
+
+def within(cells: list[Cell], chosen: set[str]) -> np.ndarray:
+    """Mean weighted tau of every score over some of the starts."""
+    taus = []
+    for cell in cells:
+        rows = np.flatnonzero([start in chosen for start in cell.starts])
+        taus.append(agreements(cell, "fine_tuned", rows)[0])
+    return np.mean(taus, axis=0)
+
+
 def n_passes(name: str) -> str:
     """Cost of a score in forward passes over the training images."""
     if name in STATIC:
@@ -272,8 +293,15 @@ def main() -> None:
     targets = Table("score", *titles)
     for row in by_target:
         targets.add_row(*row)
-    console = Console(width=180)
-    console.print(table, targets)
+    parts = {name: within(cells, of) for name, of in subsets(benchmark).items()}
+    by_subset = [
+        [names[i], *(f"{taus[i]:.2f}" for taus in parts.values())] for i in order
+    ]
+    write(args.output / "which_score_by_start.csv", [["score", *parts], *by_subset])
+    starts = Table("score", *parts)
+    for row in by_subset:
+        starts.add_row(*row)
+    Console(width=180).print(table, targets, starts)
     (args.output / "figures").mkdir(exist_ok=True)
     plot(tuned, names, order, args.output / "figures" / "which_score.png")
 
