@@ -21,10 +21,12 @@ from sktransfer.metrics import (
     LabelledData,
     deep_logme_score,
     deep_loo_accuracy_score,
+    deep_loo_log_likelihood_score,
     get_metric,
     linear_probe_score,
     logme_score,
     loo_accuracy_score,
+    loo_log_likelihood_score,
     loo_r2_score,
     transrate_score,
 )
@@ -46,6 +48,9 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+LOGME = ["--metric", "logme", "loo_accuracy"]
+
+
 def rank(*arguments, features=("small.npy", "large.npy"), labels="y.npy"):
     return main(["rank", "--features", *features, "--labels", labels, *arguments])
 
@@ -61,14 +66,43 @@ class TestRank:
         assert rank() == 0
         output, errors = capsys.readouterr()
         assert "2 models on 178 samples: classification, 3 classes" in output
-        assert "LogME ± std. error" in output
+        assert "log-lik. ± se" in output
         assert "P(> next)" in output
         assert first_words(output, 2) == [["1", "large"], ["2", "small"]]
-        assert f"{logme_score(X, y):.4f} ± " in output
+        assert f"{loo_log_likelihood_score(X, y):.4f} ± " in output
         assert not errors
 
+    def test_metrics_by_default(self, folder, capsys):
+        np.savez("net.npz", conv=X[:, :6], fc=X[:, ::3])
+        np.save("numbers.npy", X[:, 0] + X[:, 5] ** 2)
+        header, likelihood = ["gain", "P(>", "next)", "tied"], ["log-lik.", "±", "se"]
+        accuracy = ["accuracy", "%", "width"]
+        for arguments, files, columns in (
+            ([], {}, [*likelihood, *header, *accuracy]),
+            ([], {"labels": "numbers.npy"}, [*likelihood, *header, "R²", "width"]),
+            (
+                ["--layers"],
+                {"features": ["net.npz", "large.npy"]},
+                ["deep", *likelihood, *header, *accuracy],
+            ),
+        ):
+            assert rank(*arguments, **files) == 0
+            output = capsys.readouterr().out
+            rows = [line.split() for line in output.splitlines()]
+            assert ["#", "model", *columns] in rows
+            assert "LogME" not in output
+        layers = {"conv": X[:, :6], "fc": X[:, ::3]}
+        assert f"{deep_loo_log_likelihood_score(layers, y):.4f} ± " in output
+        assert rank("--output", "out.csv") == 0
+        with open("out.csv", newline="", encoding="utf-8") as file:
+            best = next(csv.DictReader(file))
+        expected = loo_log_likelihood_score(X, y)
+        assert float(best["loo_log_likelihood"]) == pytest.approx(expected)
+        assert float(best["loo_accuracy"]) == pytest.approx(loo_accuracy_score(X, y))
+        assert "logme" not in best
+
     def test_expected_accuracy_and_no_information(self, folder, capsys):
-        assert rank() == 0
+        assert rank(*LOGME) == 0
         rows = [line.split() for line in capsys.readouterr().out.splitlines()]
         large = next(row for row in rows if row[:2] == ["1", "large"])
         none = next(row for row in rows if row[:2] == ["no", "information"])
@@ -103,7 +137,7 @@ class TestRank:
         assert float(rows["large"]["loo_r2"]) == pytest.approx(loo_r2_score(X, target))
 
     def test_csv_has_fractions(self, folder):
-        assert rank("--output", "out.csv") == 0
+        assert rank(*LOGME, "--output", "out.csv") == 0
         with open("out.csv", newline="", encoding="utf-8") as file:
             best = next(csv.DictReader(file))
         assert float(best["loo_accuracy"]) == pytest.approx(loo_accuracy_score(X, y))
@@ -155,7 +189,7 @@ class TestRank:
         np.save("second.npy", second)
         np.save("labels.npy", labels)
         features = ["second.npy", "first.npy"]
-        assert rank(labels="labels.npy", features=features) == 0
+        assert rank(*LOGME, labels="labels.npy", features=features) == 0
         output = " ".join(capsys.readouterr().out.split())
         better, worse = (loo_accuracy_score(Z, labels) for Z in (second, first))
         assert "Note: LogME ranks first first, but second is clearly" in output
@@ -184,7 +218,7 @@ class TestRank:
         Path("words.csv").write_text("\n".join(WORDS) + "\n")
         np.save("words.npy", WORDS)
         np.savez("y.npz", y)
-        assert rank(features=["a" + suffix, "b" + suffix], labels=labels) == 0
+        assert rank(*LOGME, features=["a" + suffix, "b" + suffix], labels=labels) == 0
         output = capsys.readouterr().out
         assert first_words(output, 2) == [["1", "b"], ["2", "a"]]
         # A header taken for a sample, or labels for numbers, would change this.
@@ -217,7 +251,7 @@ class TestRank:
         assert f"{100 * deep_loo_accuracy_score(layers, y):.1f} ± " in output
         assert f"{logme_score(X[:, ::3], y):.4f} ± " in output
         assert "deep_: of all layers of a network at once." in output
-        assert rank("--layers", features=["net.npz", "large.npy"]) == 0
+        assert rank(*LOGME, "--layers", features=["net.npz", "large.npy"]) == 0
         assert f"{logme_score(X, y):.4f} ± " in capsys.readouterr().out
 
     def test_one_layer(self, folder, capsys):
@@ -228,7 +262,7 @@ class TestRank:
         assert "warning: large: scores of all layers see the features only" in errors
 
     def test_task(self, folder, capsys):
-        assert rank("--task", "regression") == 0
+        assert rank("--task", "regression", "--metric", "logme", "loo_r2") == 0
         expected = logme_score(X, y, task="regression", fit_intercept=True)
         output = capsys.readouterr().out
         assert f"{expected:.4f} ± " in output
@@ -335,7 +369,7 @@ class TestRank:
     def test_labels_from_pandas_without_their_index(self, labels, folder, capsys):
         lines = [f"{i},{label}" for i, label in enumerate(labels)]
         Path("y.csv").write_text("\n".join([",label", *lines]))
-        assert rank(labels="y.csv") == 0
+        assert rank(*LOGME, labels="y.csv") == 0
         output, errors = capsys.readouterr()
         assert f"{logme_score(X, y):.4f} ± " in output
         assert errors.startswith("note: y.csv: left out '', which looks like an index")
@@ -344,7 +378,7 @@ class TestRank:
         names = ["", *map(str, range(13))]
         rows = np.column_stack([np.arange(len(X)), X])
         np.savetxt("a.csv", rows, "%.17g", ",", header=",".join(names), comments="")
-        assert rank(features=["a.csv"]) == 0
+        assert rank(*LOGME, features=["a.csv"]) == 0
         output, errors = capsys.readouterr()
         assert f"{logme_score(X, y):.4f} ± " in output
         assert errors.startswith("note: a.csv: left out '', which looks like an index")
@@ -364,7 +398,7 @@ class TestRank:
         stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
         monkeypatch.setattr(sys, "stdout", stream)
         np.save("é.npy", X)
-        assert rank(features=["small.npy", "é.npy"]) == 0
+        assert rank(*LOGME, features=["small.npy", "é.npy"]) == 0
         output = stream.buffer.getvalue().decode("ascii")
         assert f"{logme_score(X, y):.4f} +/- " in output
         assert "\\xe9" in output

@@ -109,7 +109,7 @@ verbose
     >>> X, y = load_wine(return_X_y=True)
     >>> selector = Halving([(f"pca{i}", PCA(i)) for i in (1, 2, 3, 5)]).fit(X, y)
     >>> selector.ranking_
-    ['pca5', 'pca3', 'pca1', 'pca2']
+    ['pca5', 'pca3', 'pca2', 'pca1']
     >>> selector.results_["n_samples"].tolist()
     [89, 89, 178, 178]
     """

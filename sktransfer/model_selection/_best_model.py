@@ -136,7 +136,8 @@ class BestModelMixin(TransformerMixin):
     def score(self, X: Any, y: Any, *, groups: Any = None) -> float:
         """Score of the best extractor's features of the data given.
 
-        The score is that of the metric that decides, such as LogME; it is no accuracy.
+        The score is that of the metric that decides, such as a log-likelihood; it is no
+        accuracy.
 
         Parameters
         ----------

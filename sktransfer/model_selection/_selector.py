@@ -124,7 +124,7 @@ class ModelSelector(BaseModelSelector):
     >>> selector.fit(X, y).ranking_
     ['scaled', 'pca']
     >>> print(f"{selector.best_score_:.3f}")
-    -0.538
+    -0.025
     >>> print(f"{selector.probability_better_[1, 0]:.3f}")
     1.000
     """

@@ -27,7 +27,7 @@ CANDIDATES = [("one", PCA(1)), ("five", PCA(5)), ("scaled", StandardScaler())]
 
 @pytest.fixture
 def selector(wine):
-    return ModelSelector(CANDIDATES).fit(*wine)
+    return ModelSelector(CANDIDATES, scoring="logme").fit(*wine)
 
 
 def test_methods_are_those_of_the_best(selector, wine):
@@ -216,7 +216,7 @@ def test_without_a_best_model_there_is_nothing_to_transform_with(method, wine):
 def test_output_is_the_container_asked_for(wine):
     pandas = pytest.importorskip("pandas")
     X, y = wine
-    selector = ModelSelector(CANDIDATES).set_output(transform="pandas")
+    selector = ModelSelector(CANDIDATES, scoring="logme").set_output(transform="pandas")
     for frame in (selector.fit_transform(X, y), selector.transform(X)):
         assert isinstance(frame, pandas.DataFrame)
         assert frame.columns.tolist() == [f"pca{i}" for i in range(5)]
@@ -229,7 +229,7 @@ def test_fit_transform_gives_the_features_that_were_scored(wrap, global_random_s
     X = rng.integers(30, size=(120, 2)).astype(str)
     y = rng.integers(3, size=120)
     encoder = TargetEncoder(cv=KFold(3))
-    selector = ModelSelector([("encoder", wrap(encoder))])
+    selector = ModelSelector([("encoder", wrap(encoder))], scoring="logme")
     features = selector.fit_transform(X, y)
     np.testing.assert_array_equal(features, clone(encoder).fit_transform(X, y))
     assert selector.best_score_ == pytest.approx(logme_score(features, y), abs=1e-12)
@@ -273,7 +273,8 @@ class TestTags:
 
     def test_a_scorer_still_measures_what_the_best_extracts(self, wine):
         X, y = wine
-        expected = ModelSelector(CANDIDATES, task="classification").fit(X, y)
+        expected = ModelSelector(CANDIDATES, scoring="logme", task="classification")
+        expected.fit(X, y)
         for wrap in (lambda s: s, make_pipeline, FrozenEstimator):
             score = get_scorer("logme")(wrap(expected), X, y)
             assert score == pytest.approx(expected.best_score_, abs=1e-9)

@@ -56,7 +56,7 @@ class Counting(BaseExtractor):
 
 def test_a_policy_by_the_contract_alone(wine):
     X, y = wine
-    selector = Halving(CANDIDATES).fit(X, y)
+    selector = Halving(CANDIDATES, scoring="logme").fit(X, y)
     results = selector.results_
     n_samples = dict(zip(results["name"], results["n_samples"], strict=True))
     assert sorted(n_samples.values()) == [44, 44, 89, 178]

@@ -119,7 +119,9 @@ class TestGroups:
     ):
         X, y, *_ = digits
         y = np.sqrt(y) if of_numbers else y
-        selector = ModelSelector(CANDIDATES, fit_intercept=fit_intercept)
+        selector = ModelSelector(
+            CANDIDATES, scoring="logme", fit_intercept=fit_intercept
+        )
         with pytest.warns(UserWarning, match="probability_better_ is unknown"):
             selector.fit(X, y, groups=np.zeros(400))
         alone = clone(selector).fit(X, y)

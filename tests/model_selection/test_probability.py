@@ -38,7 +38,8 @@ def test_formula(wine):
     np.testing.assert_allclose(P + P.T, 1, atol=1e-12)
 
 
-def test_copies_that_differ_by_rounding(wine):
+@pytest.mark.parametrize("scoring", ["logme", "frozen"])
+def test_copies_that_differ_by_rounding(wine, scoring):
     X, y = wine
     candidates = [
         ("as it is", FunctionTransformer()),
@@ -47,13 +48,14 @@ def test_copies_that_differ_by_rounding(wine):
         ("padded", FunctionTransformer(lambda X: np.hstack([X, 0 * X]))),
         ("single", FunctionTransformer(lambda X: X.astype(np.float32))),
     ]
-    P = ModelSelector(candidates).fit(X, y).probability_better_
+    P = ModelSelector(candidates, scoring=scoring).fit(X, y).probability_better_
     np.testing.assert_array_equal(P[:4, :4], 0.5)
     assert (P > 0).all()
     assert (P < 1).all()
 
 
-def test_copies_in_single_precision_are_tied():
+@pytest.mark.parametrize("scoring", ["logme", "frozen"])
+def test_copies_in_single_precision_are_tied(scoring):
     """Features against three times the same had P = 2e-6."""
     pixels, y = load_digits(return_X_y=True)
     weights = np.random.default_rng(0).normal(size=(64, 100)) / 16
@@ -68,30 +70,33 @@ def test_copies_in_single_precision_are_tied():
         ),
         ("another", FunctionTransformer(lambda X: X[:, :50])),
     ]
-    P = ModelSelector(candidates).fit(X, y).probability_better_
+    P = ModelSelector(candidates, scoring=scoring).fit(X, y).probability_better_
     np.testing.assert_array_equal(P[:4, :4], 0.5)
     assert (P[:4, 4] > 0.99).all()
 
 
+@pytest.mark.parametrize("scoring", ["logme", "frozen"])
 @pytest.mark.parametrize("task", ["regression", "multilabel"])
-def test_of_other_tasks(task, wine):
+def test_of_other_tasks(task, scoring, wine):
     X, y = wine
     target = (
         X[:, 0] + 0.1 if task == "regression" else np.c_[y == 0, y == 1].astype(int)
     )
-    P = ModelSelector(CANDIDATES).fit(X, target).probability_better_
+    selector = ModelSelector(CANDIDATES, scoring=scoring).fit(X, target)
+    P = selector.probability_better_
     assert np.isfinite(P).all()
     np.testing.assert_allclose(P + P.T, 1, atol=1e-12)
 
 
+@pytest.mark.parametrize("scoring", ["logme", "frozen"])
 @pytest.mark.filterwarnings("ignore:.*without any error")
-def test_of_a_leak(wine):
+def test_of_a_leak(wine, scoring):
     # Features that hold the target itself have infinite evidence.
     X, _ = wine
     target = X[:, 0] * 2
     candidates = [("leak", FunctionTransformer()), ("two", PCA(2))]
-    selector = ModelSelector([*candidates, ("leak again", candidates[0][1])])
-    selector.fit(X, target)
+    candidates.append(("leak again", candidates[0][1]))
+    selector = ModelSelector(candidates, scoring=scoring).fit(X, target)
     assert selector.best_score_ > 5
     P = selector.probability_better_
     assert P[0, 1] == P[2, 1] == 1 - P[1, 0] == 1
@@ -101,8 +106,9 @@ def test_of_a_leak(wine):
 def test_pairs_without_a_standard_error_are_named_once(wine, broken, monkeypatch):
     X, y = wine
     candidates = [("bad", broken()), *CANDIDATES]
+    selector = ModelSelector(candidates, scoring="logme")
     with pytest.warns(CandidateFailedWarning):
-        expected = ModelSelector(candidates).fit(X, y).probability_better_
+        expected = selector.fit(X, y).probability_better_
     original = LogMEClassifier.influence_.fget
 
     def influence(model):
@@ -113,7 +119,7 @@ def test_pairs_without_a_standard_error_are_named_once(wine, broken, monkeypatch
 
     monkeypatch.setattr(LogMEClassifier, "influence_", property(influence))
     with pytest.warns() as seen:
-        P = ModelSelector(candidates).fit(X, y).probability_better_
+        P = selector.fit(X, y).probability_better_
     texts = [str(w.message) for w in seen if "probability_better_" in str(w.message)]
     assert len(texts) == 1
     assert "pairs with 'three': the standard error" in texts[0]
@@ -143,7 +149,8 @@ def test_says_how_often_the_order_holds_up(global_random_seed):
             (str(i), FunctionTransformer(lambda index, Z=Z: Z[index[:, 0]]))
             for i, Z in enumerate(maps)
         ]
-        selector = ModelSelector(candidates).fit(np.arange(len(y))[:, None], y)
+        selector = ModelSelector(candidates, scoring="logme")
+        selector.fit(np.arange(len(y))[:, None], y)
         differences = []
         for _ in range(200):
             draw = rng.integers(len(y), size=len(y))

@@ -41,7 +41,7 @@ CANDIDATES = [
 
 def test_columns_by_hand(wine):
     X, y = wine
-    results = ModelSelector(CANDIDATES).fit(X, y).results_
+    results = ModelSelector(CANDIDATES, scoring="logme").fit(X, y).results_
     assert list(results) == [
         "name",
         "layer",
@@ -70,7 +70,7 @@ def test_columns_by_hand(wine):
 
 def test_best_and_ranking(wine):
     X, y = wine
-    selector = ModelSelector(CANDIDATES).fit(X, y)
+    selector = ModelSelector(CANDIDATES, scoring="logme").fit(X, y)
     scores = selector.results_["logme"]
     order = np.argsort(-scores)
     assert selector.ranking_ == [CANDIDATES[i][0] for i in order]
@@ -111,7 +111,7 @@ def test_the_metric_that_decides(wine, refit):
 
 
 def test_refit_by_a_metric_that_is_not_measured(wine):
-    selector = ModelSelector(CANDIDATES, refit="transrate")
+    selector = ModelSelector(CANDIDATES, scoring="logme", refit="transrate")
     with pytest.raises(ValueError, match=r"'refit'.*\['logme'\].*'transrate'"):
         selector.fit(*wine)
 
@@ -140,7 +140,7 @@ def test_forms_of_scoring(wine, scoring):
 def test_logme_by_another_name(wine, refit):
     scoring = {"evidence": "logme", "h": "h_score"}
     selector = ModelSelector(CANDIDATES, scoring=scoring, refit=refit).fit(*wine)
-    expected = ModelSelector(CANDIDATES).fit(*wine)
+    expected = ModelSelector(CANDIDATES, scoring="logme").fit(*wine)
     results = selector.results_
     np.testing.assert_array_equal(results["evidence"], expected.results_["logme"])
     np.testing.assert_array_equal(
@@ -165,7 +165,7 @@ def test_logme_of_a_scorer_that_has_been_copied(wine, monkeypatch):
     scores = np.r_[-np.inf, selector.results_["logme"]]
     heads = np.sum(scores[1:] > np.maximum.accumulate(scores)[:-1])
     assert fits.count({}) == len(CANDIDATES) == len(fits) - heads
-    expected = ModelSelector(CANDIDATES).fit(*wine)
+    expected = ModelSelector(CANDIDATES, scoring="logme").fit(*wine)
     np.testing.assert_array_equal(
         selector.probability_better_, expected.probability_better_
     )
@@ -181,7 +181,7 @@ def test_another_metric_by_the_name_of_logme(wine):
     model = LogMEClassifier(fit_intercept=True, std_error=True)
     std_error = model.fit(PCA(2).fit_transform(X), y).std_error_
     assert selector.results_["logme_std_error"][0] == pytest.approx(std_error)
-    own = ModelSelector(CANDIDATES).fit(X, y).probability_better_
+    own = ModelSelector(CANDIDATES, scoring="logme").fit(X, y).probability_better_
     assert abs(selector.probability_better_ - own).max() > 1e-3
 
 
@@ -202,7 +202,7 @@ def test_predictor_that_transforms_is_a_transformer_here(wine):
     X, y = wine
     discriminant = LinearDiscriminantAnalysis(n_components=1)
     for candidate in (discriminant, make_pipeline(PCA(5), discriminant)):
-        selector = ModelSelector([("lda", candidate)]).fit(X, y)
+        selector = ModelSelector([("lda", candidate)], scoring="logme").fit(X, y)
         Z = candidate.fit(X, y).transform(X)
         assert selector.best_score_ == pytest.approx(logme_score(Z, y), abs=1e-9)
         np.testing.assert_allclose(selector.transform(X), Z)
@@ -226,7 +226,7 @@ def test_noise_that_learns_from_the_target_does_not_win(wrap, global_random_seed
     noise = ColumnTransformer([("noise", TargetEncoder(cv=KFold(5)), [0])])
     informative = ColumnTransformer([("one", OneHotEncoder(), [1])])
     candidates = [("noise", wrap(noise)), ("informative", wrap(informative))]
-    selector = ModelSelector(candidates).fit(X, y)
+    selector = ModelSelector(candidates, scoring="logme").fit(X, y)
     assert selector.ranking_ == ["informative", "noise"]
     expected = logme_score(clone(noise).fit_transform(X, y), y)
     assert selector.results_["logme"][0] == pytest.approx(expected, abs=1e-9)
@@ -255,7 +255,8 @@ def test_lines_for_each_candidate(wine, capsys):
 def test_verbose_escapes_what_standard_output_cannot_express(wine, monkeypatch):
     page = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.setattr("sys.stdout", page)
-    ModelSelector([("r\u00e9sidu", PCA(1))], verbose=1).fit(*wine)
+    selector = ModelSelector([("r\u00e9sidu", PCA(1))], scoring="logme", verbose=1)
+    selector.fit(*wine)
     page.flush()
     assert rb"r\xe9sidu: logme" in page.buffer.getvalue()
 

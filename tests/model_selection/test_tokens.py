@@ -118,6 +118,7 @@ def test_a_best_candidate_that_is_no_extractor_answers_by_sentence(tagged):
     assert selector.score(sentences, tags) == expected.score(sentences, tags)
 
 
+@pytest.mark.parametrize("scoring", ["logme", "loo_log_likelihood"])
 @pytest.mark.parametrize(
     "extractor",
     [
@@ -128,12 +129,14 @@ def test_a_best_candidate_that_is_no_extractor_answers_by_sentence(tagged):
     ],
     ids=["frozen", "pipeline"],
 )
-def test_inside_other_estimators(tagged, extractor):
+def test_inside_other_estimators(tagged, extractor, scoring):
     sentences, tags = tagged
-    selector = ModelSelector([("letters", extractor)]).fit(sentences, tags)
+    selector = ModelSelector([("letters", extractor)], scoring=scoring).fit(
+        sentences, tags
+    )
     predicted, true = map(np.concatenate, (selector.predict(sentences), tags))
     assert np.mean(predicted == true) > 0.8
-    score = get_scorer("logme")(selector.best_extractor_, sentences, tags)
+    score = get_scorer(scoring)(selector.best_extractor_, sentences, tags)
     assert score == pytest.approx(selector.best_score_)
 
 
