@@ -21,7 +21,6 @@ from sktransfer.metrics import (
     LabelledData,
     deep_logme_score,
     deep_loo_accuracy_score,
-    deep_loo_log_likelihood_score,
     get_metric,
     linear_probe_score,
     logme_score,
@@ -83,16 +82,16 @@ class TestRank:
             (
                 ["--layers"],
                 {"features": ["net.npz", "large.npy"]},
-                ["deep", *likelihood, *header, *accuracy],
+                ["deep", "LogME", "±", "se", *header, *accuracy],
             ),
         ):
             assert rank(*arguments, **files) == 0
             output = capsys.readouterr().out
             rows = [line.split() for line in output.splitlines()]
             assert ["#", "model", *columns] in rows
-            assert "LogME" not in output
+            assert ("LogME" in output) == ("--layers" in arguments)
         layers = {"conv": X[:, :6], "fc": X[:, ::3]}
-        assert f"{deep_loo_log_likelihood_score(layers, y):.4f} ± " in output
+        assert f"{deep_logme_score(layers, y):.4f} ± " in output
         assert rank("--output", "out.csv") == 0
         with open("out.csv", newline="", encoding="utf-8") as file:
             best = next(csv.DictReader(file))
@@ -739,26 +738,27 @@ class TestDemo:
         from sktransfer.datasets import load_dataset, load_zoo_cards
 
         monkeypatch.setenv("COLUMNS", "80")
-        # A part of the digits is enough to see the tables.
-        target = load_dataset("digits")
-        target.data, target.target = target.data[:147], target.target[:147]
-        monkeypatch.setattr("sktransfer.datasets.load_dataset", lambda name: target)
         assert main(["demo"]) == 0
         output, errors = capsys.readouterr()
         assert not errors
-        assert "14 networks on 147 digits" in output
+        assert "12 networks for fine-tuning on 300 characters" in output
         ranking, _, agreement = output.partition("Agreement with the accuracy")
-        rows = first_words(ranking, 14)
-        assert sorted(int(place) for place, _ in rows) == list(range(1, 15))
-        assert {name for _, name in rows} == set(load_zoo_cards())
-        for ranker in ("LogME", "source", "parameters"):
-            assert ranker in agreement
-        for metric in ("loo_log_likelihood", "loo_accuracy"):
-            assert metric in agreement
+        rows = first_words(ranking, 12)
+        assert sorted(int(place) for place, _ in rows) == list(range(1, 13))
+        unseen = {name for name in load_zoo_cards() if not name.endswith("alphabets")}
+        assert {name for _, name in rows} == unseen
+        taus = {
+            row[0]: float(row[-4])
+            for row in map(str.split, agreement.splitlines())
+            if len(row) > 5 and row[-1][-3:-2] == "."
+        }
+        assert taus["deep_logme"] > 0.7 > 0.6 > taus["logme"]
+        for metric in ("loo_log_likelihood", "loo_accuracy", "source", "parameters"):
+            assert metric in taus
         assert max(map(len, output.splitlines())) <= 80
         (none,) = (line for line in ranking.splitlines() if "no information" in line)
-        shares = np.bincount(target.target) / len(target.target)
-        assert none.split()[-1] == f"{100 * shares.max():.1f}"
+        labels = load_dataset("alphabets").target[:300]
+        assert none.split()[-1] == f"{100 * np.bincount(labels).max() / 300:.1f}"
         assert "regret" in agreement
         assert "…" not in output
-        assert "LogME: nats per sample" in agreement
+        assert "deep LogME: LogME of all layers" in agreement

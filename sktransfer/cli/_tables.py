@@ -120,7 +120,8 @@ def ranking_table(
         first = metric == metrics[0]
         header, cells, last = _score_column(selector, ordered, metric)
         with_error = f"{metric}_std_error" in results
-        error = "se" if len(header) > len("LogME") else "std. error"
+        is_long = metric in _IN_NATS and metric != "logme"
+        error = "se" if is_long else "std. error"
         if first and with_error:
             header += f" {plus_minus()} {error}"
         add(header, cells, last=last)

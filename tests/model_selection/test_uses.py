@@ -9,8 +9,9 @@ import pytest
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 
+from sktransfer.linear_model import LogMEClassifier
 from sktransfer.metrics import (
-    deep_loo_log_likelihood_score,
+    deep_logme_score,
     get_scorer,
     loo_log_likelihood_score,
 )
@@ -152,14 +153,14 @@ class TestFineTuning:
         X, target = X.astype(np.float32), targets(X, y)[kind]
         selector = ModelSelector(candidates, scoring="fine_tuning").fit(X, target)
         second = "loo_r2" if kind == "regression" else "loo_accuracy"
-        names = ["deep_loo_log_likelihood", second, "logme"]
+        names = ["deep_logme", second, "logme"]
         assert list(selector.scorer_.metrics) == names
         results = selector.results_
         np.testing.assert_array_equal(results["rank"], results[f"rank_{names[0]}"])
         for value, (_, extractor) in zip(results[names[0]], candidates, strict=True):
             layers = extractor.extract(X, all_layers=True).layers
             assert len(layers) > 1
-            expected = deep_loo_log_likelihood_score(layers, target)
+            expected = deep_logme_score(layers, target)
             assert value == pytest.approx(expected, abs=1e-9)
         assert selector.best_score_ == results[names[0]].max()
         assert selector.score(X, target) == pytest.approx(selector.best_score_)
@@ -181,5 +182,5 @@ class TestFineTuning:
         selector = ModelSelector(CANDIDATES[1:2], scoring="fine_tuning")
         with pytest.warns(UserWarning, match="five: scores of all layers see the"):
             selector.fit(X, y)
-        expected = loo_log_likelihood_score(PCA(5).fit_transform(X), y)
-        assert selector.best_score_ == pytest.approx(expected, abs=1e-8)
+        head = LogMEClassifier(fit_intercept=True).fit(PCA(5).fit_transform(X), y)
+        assert selector.best_score_ == pytest.approx(head.logme_, abs=1e-8)
