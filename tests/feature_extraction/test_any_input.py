@@ -170,8 +170,9 @@ class TestGraphs:
         model.fit(graphs, y)
         logme = logme_score(extractor.transform(graphs), y)
         assert model.score(graphs, y) == pytest.approx(logme, abs=1e-9)
-        selector = ModelSelector([("net", extractor)], fit_intercept=False)
-        selector.fit(graphs, y)
+        selector = ModelSelector(
+            [("net", extractor)], scoring="logme", fit_intercept=False
+        ).fit(graphs, y)
         assert selector.best_score_ == pytest.approx(logme, abs=1e-9)
         assert np.corrcoef(selector.predict(graphs), y)[0, 1] > 0.7
 
