@@ -92,7 +92,9 @@ def test_grid_search_over_the_whole_data_agrees_with_the_selector(task, scoring)
     ).fit(X, target)
     # For numbers the selector's LogME has an intercept, unless it is told otherwise.
     fit_intercept = "auto" if task == "classification" else False
-    selector = ModelSelector(CANDIDATES, fit_intercept=fit_intercept).fit(X, target)
+    selector = ModelSelector(
+        CANDIDATES, scoring="logme", fit_intercept=fit_intercept
+    ).fit(X, target)
     assert selector.task_ == task
     np.testing.assert_allclose(
         search.cv_results_["mean_test_score"], selector.results_["logme"], atol=1e-12
