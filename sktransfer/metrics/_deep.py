@@ -103,9 +103,11 @@ class LayerMixture:
 def _unit_trace(X: np.ndarray, sample_weight: Any = None) -> np.ndarray:
     """Features about their mean whose kernel has unit trace; zeros if constant."""
     w = np.ones(len(X)) if sample_weight is None else sample_weight
-    unit = _ROUNDED * float(np.finfo(X.dtype).eps) * np.abs(X).max(axis=0) / 2
+    largest = np.maximum(X.max(axis=0), -X.min(axis=0)) / 2
+    unit = _ROUNDED * float(np.finfo(X.dtype).eps) * largest
     # Differences to a sample first: those of a constant feature are exactly zero.
-    X = X.astype(np.float64) / 2
+    X = X.astype(np.float64)
+    X *= 0.5
     X -= X[0].copy()
     # Batches of other sizes round the same number in other ways.
     X[:, np.ptp(X, axis=0) <= unit] = 0.0

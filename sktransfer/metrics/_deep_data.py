@@ -60,7 +60,9 @@ class DeepData:
         self.y = y[rows]
         self.groups = None if data.groups is None else data.groups[rows]
         self.host_weights = None if w is None else w[rows]
-        self._layers = {name: to_numpy(X)[rows] for name, X in layers.items()}
+        # Not copied if all rows are there.
+        own = slice(None) if len(rows) == len(y) else rows
+        self._layers = {name: to_numpy(X)[own] for name, X in layers.items()}
         # Differences of scores up to this are rounding of the least precise layer.
         eps = max(np.finfo(X.dtype).eps for X in self._layers.values())
         self.resolution = float(eps) ** 0.5 / 3
