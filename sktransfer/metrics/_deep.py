@@ -32,6 +32,8 @@ def check_layers(layers: Any) -> dict[Any, Any]:
                 f"Layer {name!r} must have the shape (n_samples, n_features); got "
                 f"{tuple(shape)}. Pool its outputs."
             )
+        if shape[1] == 0:
+            raise ValueError(f"Layer {name!r} has no features: leave it out.")
         checked[name] = check_features(X, min_samples=2, name=f"layers[{name!r}]")
     *_, last = checked
     n_samples = checked[last].shape[0]
