@@ -401,6 +401,10 @@ class TestRank:
         output = stream.buffer.getvalue().decode("ascii")
         assert f"{logme_score(X, y):.4f} +/- " in output
         assert "\\xe9" in output
+        # Names that are escaped leave the columns where they are.
+        rows = [line for line in output.split("\n") if line.startswith(("1 ", "2 "))]
+        assert len(rows) == 3  # the title, and both models
+        assert rows[1].index("+/-") == rows[2].index("+/-")
 
     def test_full_disk_where_the_output_goes(self, folder, capsys, monkeypatch):
         def fail(*_):

@@ -16,7 +16,13 @@ from rich.table import Table
 from sktransfer.inspection import RankingDisplay
 from sktransfer.model_selection import ModelSelector
 from sktransfer.utils._files import replacing
-from sktransfer.utils._terminal import encodable, is_terminal, printable, write
+from sktransfer.utils._terminal import (
+    encodable,
+    escaped,
+    is_terminal,
+    printable,
+    write,
+)
 
 _ASCII_HEAD = Box(str(SIMPLE_HEAD).replace("─", "-"), ascii=True)
 _HEADERS = {
@@ -106,6 +112,7 @@ def ranking_table(
     table.add_column(model, overflow="fold")
     # One line per row, whatever the names.
     names = [printable(name).replace("\n", "\\n") for name in ordered["name"]]
+    names = [escaped(name, sys.stdout) for name in names]
     # The last row is that of features that say nothing.
     columns = [[*map(str, ordered["rank"]), ""], [*names, "no information"]]
 

@@ -148,6 +148,12 @@ def check_extraction(result: Any, extractor: Any, method: str) -> Any:
             f"{what} whose features are a dict of arrays by layer. Got {given} "
             "instead: return Extraction({'name of the layer': features})."
         )
+    layers = getattr(result, "layers", None)
+    if not isinstance(layers, Mapping | None):
+        raise TypeError(
+            f"{what} whose layers are a dict of arrays by name. Got the layers "
+            f"{layers!r:.80} instead."
+        )
     for part, array in parts_of_extraction(result).items():
         if len(np.shape(array)) != 2:
             raise ValueError(

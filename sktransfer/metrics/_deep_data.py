@@ -48,15 +48,21 @@ class DeepData:
         y, labels = data.host_target, None
         if self.task == "classification":
             labels = y = data.classes[y]
-        self._n_given, self._rows = len(y), None
-        rows = slice(None)
-        if len(y) > max_samples:
-            rows = self._rows = _draw_rows(len(y), max_samples, labels, random_state)
+        w = data.host_weights
+        # A sample without weight is one that is not there.
+        rows = np.arange(len(y)) if w is None else np.flatnonzero(w)
+        if len(rows) > max_samples:
+            labels = None if labels is None else labels[rows]
+            rows = rows[_draw_rows(len(rows), max_samples, labels, random_state)]
+            if labels is None:
+                _refuse_lost_targets(y, rows)
+        self._n_given, self._rows = len(y), rows
         self.y = y[rows]
         self.groups = None if data.groups is None else data.groups[rows]
-        w = data.host_weights
         self.host_weights = None if w is None else w[rows]
-        self._layers = {name: to_numpy(X)[rows] for name, X in layers.items()}
+        # Not copied if all rows are there.
+        own = slice(None) if len(rows) == len(y) else rows
+        self._layers = {name: to_numpy(X)[own] for name, X in layers.items()}
         # Differences of scores up to this are rounding of the least precise layer.
         eps = max(np.finfo(X.dtype).eps for X in self._layers.values())
         self.resolution = float(eps) ** 0.5 / 3
@@ -90,7 +96,7 @@ class DeepData:
 
     def _of_all_samples(self, score: Score) -> Score:
         """The score with parts of all samples: those not drawn have no weight."""
-        if self._rows is None:
+        if len(self._rows) == self._n_given:
             return score
 
         def spread(values: Any) -> np.ndarray | None:
@@ -156,6 +162,18 @@ def _draw_rows(
         share = -(-len(members) * size // n_samples)  # rounded up
         drawn.append(rng.permutation(members)[:share])
     return np.sort(np.concatenate(drawn))
+
+
+def _refuse_lost_targets(y: np.ndarray, rows: np.ndarray) -> None:
+    """Raise a ValueError if a target that varies does not among the samples drawn."""
+    columns = y.reshape(len(y), -1)
+    lost = (np.ptp(columns[rows], axis=0) == 0) & (np.ptp(columns, axis=0) > 0)
+    if lost.any():
+        raise ValueError(
+            f"Target {np.flatnonzero(lost)[0]} is constant among the {len(rows)} of "
+            f"{len(y)} samples that were drawn. Increase max_samples, or leave out the "
+            "target."
+        )
 
 
 def _describe_mixture(given: Any) -> str:

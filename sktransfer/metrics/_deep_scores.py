@@ -83,8 +83,8 @@ def deep_logme_score(
 
     The score depends neither on the unit of a layer nor on the order of its channels.
     Layers with the same kernel, such as the output of a dropout in evaluation mode,
-    count once. A constant layer does not count. If all layers are constant, the score
-    is that of features that say nothing.
+    count once. A layer that is constant up to rounding does not count. If all layers
+    are constant, the score is that of features that say nothing.
 
     The cost is one product per layer, and per :math:`\rho` one eigendecomposition of
     the n x n kernel (or of the products of features, if there are fewer features than

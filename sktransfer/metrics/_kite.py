@@ -94,8 +94,12 @@ def _compute(data: LabelledData, *, random_features: Any = None) -> Score:
 
 
 def _norm_and_product(data: LabelledData) -> tuple[float, float]:
-    """||H K H||_F and <H K H, Y Y^T>, from the spectrum of features not centred."""
+    """||H K H||_F and <H K H, Y Y^T>, from the spectrum of features not centred.
+
+    In a unit in which the largest eigenvalue is 1, as its square may leave the range.
+    """
     s, z = data.spectrum.eigenvalues, data.spectrum.projections
+    s = s / np.max(s, initial=np.finfo(np.float64).tiny)
     ones = np.sum(z, axis=1)
     share = ones**2 / data.n_samples
     square = np.sum(s**2) - 2 * np.sum(s**2 * share) + np.sum(s * share) ** 2

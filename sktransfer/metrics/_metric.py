@@ -177,8 +177,10 @@ n_source_classes), or dict of str to array-like of shape (n_samples, n_features)
         -------
         float
         """
-        arrays = X if isinstance(X, Mapping) else {"X": X}
-        get_namespace(**{str(name): array for name, array in arrays.items()}, y=y)
+        arrays = {"X": X}
+        if isinstance(X, Mapping):
+            arrays = {f"layers[{name!r}]": array for name, array in X.items()}
+        get_namespace(**arrays, y=y)
         # A metric of classes alone, or of numbers alone, says what whole numbers are.
         kinds = {"classification", "regression"}.intersection(self.tasks)
         expected = kinds.pop() if len(kinds) == 1 else None

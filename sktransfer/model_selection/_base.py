@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from dataclasses import replace
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -226,6 +227,11 @@ verbose
         scoring = self.scoring
         if isinstance(scoring, str) and scoring in USES:
             scoring = metrics_for(scoring, y, self.task)
+        elif isinstance(scoring, str) and (close := get_close_matches(scoring, USES)):
+            raise ValueError(
+                f"scoring={scoring!r} is neither a use nor a metric. Did you mean "
+                f"{close[0]!r}?"
+            )
         self.scorer_ = get_scorer(scoring)
         self.task_ = self.scorer_.check_task(y, self.task)
         if self.task_ == "classification" and getattr(y, "ndim", 1) == 2:

@@ -182,6 +182,7 @@ class TestExtract:
             (None, "a NoneType"),
             (Extraction({}), r"an Extraction whose features are {}"),
             (Extraction(X), "an Extraction whose features are array"),
+            (Extraction({"": X}, layers=[X]), r"the layers \[array"),
         ],
     )
     def test_an_extract_that_returns_something_else(self, result, given):

@@ -25,6 +25,7 @@ from sktransfer.metrics import (
 )
 from sktransfer.metrics._deep import LayerMixture
 from sktransfer.metrics._deep_data import RHOS, DeepData, _draw_rows
+from sktransfer.metrics._deep_scores import DEEP_LOGME
 from sktransfer.metrics._leave_one_out import LOO_ACCURACY, LOO_LOG_LIKELIHOOD
 from sktransfer.metrics._logme import LOGME
 
@@ -272,6 +273,10 @@ class TestInvariance:
             others[name + " again"] = others[name] = X
         self.check(score, layers, others)
 
+    def test_copies_of_other_precision(self, score, layers):
+        single = {f"{k} (single)": X.astype("float32") for k, X in layers.items()}
+        self.check(score, layers, {**single, **layers}, 1e-4)
+
     def test_one_duplicated_layer(self, score, layers):
         first, last = layers["first"], layers["last"]
         rescaled = 4.0 * first[:, ::-1] + 7
@@ -344,6 +349,40 @@ class TestWeights:
             given = {"sample_weight": weights, "mixture": rho}
             expected = score(layers, CLASSES, **given)
             assert score(others, CLASSES, **given) == pytest.approx(expected, abs=1e-8)
+        for X in others.values():
+            X[[0, 5, 9]] = 1e200
+        assert score(others, CLASSES, **given) == pytest.approx(expected, abs=1e-8)
+
+    @pytest.mark.filterwarnings("ignore::sktransfer.exceptions.EqualClassesWarning")
+    @pytest.mark.parametrize("score", DEEP)
+    @pytest.mark.parametrize("max_samples", [12, 30, 50])
+    def test_samples_without_weight_are_not_drawn(self, score, max_samples):
+        kept = np.arange(N) % 3 == 0
+        with_weights = score(
+            MANY,
+            CLASSES,
+            sample_weight=kept.astype(float),
+            max_samples=max_samples,
+        )
+        layers = {name: X[kept] for name, X in MANY.items()}
+        without = score(layers, CLASSES[kept], max_samples=max_samples)
+        assert with_weights == pytest.approx(without, abs=1e-8)
+
+    def test_parts_of_samples_without_weight(self):
+        kept = np.arange(N) % 3 > 0
+        weights = kept.astype(float)
+        for max_samples in (20, 50):
+            data = LabelledData(
+                None, CLASSES, layers=MANY, sample_weight=weights, with_parts=True
+            )
+            score = DEEP_LOGME.score(data, max_samples=max_samples)
+            layers = {name: X[kept] for name, X in MANY.items()}
+            data = LabelledData(None, CLASSES[kept], layers=layers, with_parts=True)
+            alone = DEEP_LOGME.score(data, max_samples=max_samples)
+            assert score.parts.shape == score.weights.shape == (N,)
+            assert not score.weights[~kept].any()
+            assert score.std_error == pytest.approx(alone.std_error, abs=1e-8)
+            assert score.gain == pytest.approx(alone.gain, abs=1e-8)
 
 
 @pytest.mark.parametrize(("deep", "ordinary"), SCORES)
@@ -378,6 +417,17 @@ class TestConstantLayers:
         layers = {"first": self.constant, "last": self.constant[:, :1]}
         nothing = ordinary(np.zeros((N, 1)), CLASSES)
         assert deep(layers, CLASSES) == pytest.approx(nothing, abs=1e-12)
+
+    @pytest.mark.parametrize(("deep", "ordinary"), SCORES)
+    @pytest.mark.parametrize("layers", NETWORKS, ids=IDS)
+    def test_constant_up_to_rounding(self, deep, ordinary, layers):
+        """Batches of other sizes round the same number in other ways."""
+        rounded = np.full((N, 3), 0.1, dtype=np.float32)
+        rounded[N // 2 :] = np.nextafter(rounded[0, 0], np.float32(1))
+        first = deep({"rounded": rounded, **layers}, CLASSES)
+        assert first == pytest.approx(deep(layers, CLASSES), abs=1e-8)
+        last = deep({"last": rounded}, CLASSES)
+        assert last == pytest.approx(ordinary(np.zeros((N, 1)), CLASSES), abs=1e-8)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-4)])
@@ -458,6 +508,15 @@ class TestSubsample:
         )
         assert drawn == given
 
+    @pytest.mark.parametrize("score", DEEP)
+    def test_rare_target_that_is_not_drawn(self, score):
+        labels = np.c_[CLASSES == 0, np.arange(N) == 5].astype(int)
+        with pytest.raises(ValueError, match="Target 1 is constant among the 20 of 60"):
+            score(FEW, labels, max_samples=20)
+        if score is not deep_loo_accuracy_score:
+            with pytest.raises(ValueError, match="Target 0 .* Increase max_samples"):
+                score(FEW, 1.5 * labels[:, 1], max_samples=20)
+
 
 class TestErrors:
     @pytest.mark.parametrize("score", DEEP)
@@ -470,6 +529,7 @@ class TestErrors:
                 {"conv": WINE[:, :, None], "last": WINE},
                 r"Layer 'conv' .* got \(60, 13,",
             ),
+            ({"conv": WINE[:, :0], "last": WINE}, "Layer 'conv' has no features"),
             ({"conv": WINE[1:], "last": WINE}, "layer 'conv' has 59 .* 'last', has 60"),
             (
                 {"conv": np.where(WINE > 2, np.nan, WINE), "last": WINE},
@@ -484,6 +544,11 @@ class TestErrors:
     def test_layers(self, score, layers, message):
         with pytest.raises(ValueError, match=message):
             score(layers, CLASSES)
+
+    def test_any_name_is_a_name(self):
+        names = dict(zip(FEW, ("y", "X", 3), strict=True))
+        layers = {names[name]: X for name, X in FEW.items()}
+        assert deep_logme_score(layers, CLASSES) == deep_logme_score(FEW, CLASSES)
 
     @pytest.mark.parametrize("mixture", ["best", 1.2, -0.1, np.nan, None, True])
     def test_mixture(self, mixture):

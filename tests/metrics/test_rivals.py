@@ -337,6 +337,17 @@ def test_kite_ignores_units_offsets_and_rotations(shape, global_random_seed):
     assert kite_score(np.eye(3)[y % 3], y % 3) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("unit", [1e-100, 1e90, 1e150])
+def test_kite_of_extreme_features(unit, global_random_seed):
+    """The squares of eigenvalues leave the range of float64."""
+    X, y = draw(global_random_seed, (60, 7, 3))
+    R, _ = draw(global_random_seed + 1, (60, 7, 3))
+    assert kite_score(unit * X, y) == pytest.approx(kite_score(X, y), rel=1e-9)
+    score = kite_score(unit * X, y, random_features=unit * R)
+    expected = kite_score(X, y, random_features=R)
+    assert score == pytest.approx(expected, rel=1e-9)
+
+
 def test_strong_direction_hides_informative_ones_from_kite(global_random_seed):
     rng = np.random.default_rng(global_random_seed)
     y = np.arange(90) % 3

@@ -101,6 +101,12 @@ def test_refit_by_a_metric_of_another_task(wine):
         ModelSelector(CANDIDATES, refit="loo_r2").fit(*wine)
 
 
+@pytest.mark.parametrize("scoring", ["finetuning", "fine-tuning", "Fine_tuning"])
+def test_misspelt_use(scoring, wine):
+    with pytest.raises(ValueError, match="Did you mean 'fine_tuning'"):
+        ModelSelector(CANDIDATES, scoring=scoring).fit(*wine)
+
+
 @pytest.mark.parametrize("scoring", ["thawed", ["frozen"], ["logme", "fine_tuning"]])
 def test_other_words_are_names_of_metrics(scoring, wine):
     with pytest.raises(ValueError, match="is not a metric") as expected:

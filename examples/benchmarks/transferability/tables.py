@@ -262,6 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
+    (args.output / "figures").mkdir(parents=True, exist_ok=True)
     benchmark = load_benchmark()
     cells, names = read_cells(benchmark), score_names(benchmark)
     tuned, probe = (summarize(cells, kind, names.index("logme")) for kind in TRUTHS)
@@ -302,7 +303,6 @@ def main() -> None:
     for row in by_subset:
         starts.add_row(*row)
     Console(width=180).print(table, targets, starts)
-    (args.output / "figures").mkdir(exist_ok=True)
     plot(tuned, names, order, args.output / "figures" / "which_score.png")
 
 
