@@ -19,12 +19,15 @@ from sktransfer.metrics._logme import LOGME
 from sktransfer.metrics._metric import Metric
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._score import Score
+from sktransfer.utils._threads import one_blas_thread
 from sktransfer.utils._warnings import as_warning, collect_warnings
 
 # The mixtures among which rho is chosen.
 RHOS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0)
 # An eigendecomposition for each of them costs 9 n^3 operations.
 MAX_SAMPLES = 2000
+# Up to so many samples, several threads take longer than one.
+_SMALL = 1000
 # The metric that chooses it.
 _CRITERIA = {"evidence": LOGME, "likelihood": LOO_LOG_LIKELIHOOD}
 
@@ -84,7 +87,8 @@ class DeepData:
                 raise ValueError(_describe_mixture(mixture))
             criterion = _CRITERIA[mixture]
             rhos = RHOS[:1] if self.mixture.is_pure else RHOS
-            mixture = max(rhos, key=lambda rho: self._at(rho, criterion)[0].value)
+            with one_blas_thread(len(self.y) <= _SMALL):
+                mixture = max(rhos, key=lambda rho: self._at(rho, criterion)[0].value)
         elif isinstance(mixture, bool) or not (
             isinstance(mixture, Real) and 0 <= mixture <= 1
         ):
