@@ -33,7 +33,10 @@ def check_layers(layers: Any) -> dict[Any, Any]:
                 f"{tuple(shape)}. Pool its outputs."
             )
         if shape[1] == 0:
-            raise ValueError(f"Layer {name!r} has no features: leave it out.")
+            raise ValueError(
+                f"Layer {name!r} has 0 features while a minimum of 1 is required. Leave"
+                " it out."
+            )
         checked[name] = check_features(X, min_samples=2, name=f"layers[{name!r}]")
     *_, last = checked
     n_samples = checked[last].shape[0]

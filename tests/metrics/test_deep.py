@@ -529,7 +529,7 @@ class TestErrors:
                 {"conv": WINE[:, :, None], "last": WINE},
                 r"Layer 'conv' .* got \(60, 13,",
             ),
-            ({"conv": WINE[:, :0], "last": WINE}, "Layer 'conv' has no features"),
+            ({"conv": WINE[:, :0], "last": WINE}, "Layer 'conv' has 0 features"),
             ({"conv": WINE[1:], "last": WINE}, "layer 'conv' has 59 .* 'last', has 60"),
             (
                 {"conv": np.where(WINE > 2, np.nan, WINE), "last": WINE},
