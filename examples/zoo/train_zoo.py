@@ -157,10 +157,15 @@ def accuracy(network: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> 
 
 
 def load_source(folder: Path, source: str) -> dict:
-    """Images, labels, the stratified split and the normalisation of a source."""
+    """A source as :func:`prepare` gives it, and the names of its classes."""
     with np.load(folder / f"{SOURCES[source]['file']}.npz") as file:
         images, labels = file["images"], file["labels"]
         class_names = [str(name) for name in file["class_names"]]
+    return prepare(images, labels) | {"class_names": class_names}
+
+
+def prepare(images: np.ndarray, labels: np.ndarray) -> dict:
+    """Images, labels, the stratified split and the normalisation of a source."""
     train, validation = train_test_split(
         np.arange(len(labels)),
         test_size=VALIDATION_FRACTION,
@@ -173,7 +178,7 @@ def load_source(folder: Path, source: str) -> dict:
     return {
         "images": torch.from_numpy(images),
         "labels": torch.from_numpy(labels),
-        "class_names": class_names,
+        "n_classes": int(labels.max()) + 1,
         "train": torch.from_numpy(train),
         "validation": torch.from_numpy(validation),
         "mean": mean.tolist(),

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.progress import Progress, TimeElapsedColumn
-from starts import load_start
+from starts import accuracy, load_start
 from targets import TARGETS, load_target, split
-from truth import EPOCHS, N_SEEDS, accuracy, fit_whole, starts_for
+from truth import EPOCHS, N_SEEDS, fit_whole, starts_for
 
 from sktransfer.feature_extraction import TorchFeatureExtractor
 from sktransfer.feature_extraction._extract import layers_under

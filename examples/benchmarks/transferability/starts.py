@@ -34,11 +34,11 @@ from train_zoo import (
     SEED,
     SOURCES,
     STROKES,
-    VALIDATION_FRACTION,
     accuracy,
     as_half,
     fit,
     load_source,
+    prepare,
 )
 
 # Sources beside those of the zoo: epochs, augmentation.
@@ -118,43 +118,22 @@ def load_start(name: str, folder: Path | None = None) -> torch.nn.Module:
     return network.eval()
 
 
-def _split(images, labels) -> dict:
-    """A drawn or derived source in the form of `load_source`."""
-    train, validation = train_test_split(
-        np.arange(len(labels)),
-        test_size=VALIDATION_FRACTION,
-        stratify=labels,
-        random_state=SEED,
-    )
-    pixels = images[train] / 255.0
-    mean, std = (stat(pixels, axis=(0, 1, 2)).round(3) for stat in (np.mean, np.std))
-    return {
-        "images": torch.from_numpy(np.ascontiguousarray(images)),
-        "labels": torch.from_numpy(np.asarray(labels, dtype=np.int64)),
-        "n_classes": int(labels.max()) + 1,
-        "train": torch.from_numpy(train),
-        "validation": torch.from_numpy(validation),
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-    }
-
-
 @cache
 def _data(folder: Path, recipe: Recipe) -> dict:
     """Images, labels and split that a recipe trains on."""
     if recipe.source in ("letters", "shapes"):
         images, labels, _ = (letters if recipe.source == "letters" else shapes)()
-        return _split(images, labels)
+        return prepare(images, labels)
     if recipe.source == "characters":
         with np.load(folder / f"{SOURCES['alphabets']['file']}.npz") as file:
-            return _split(file["images"], file["labels_character"])
+            return prepare(file["images"], file["labels_character"])
     data = load_source(folder, recipe.images)
     if recipe.source == "rotations":
         images = data["images"].numpy()
         turned = [np.rot90(images, n_turns, axes=(1, 2)) for n_turns in range(4)]
         labels = np.repeat(np.arange(4), len(images))
-        return _split(np.concatenate(turned), labels)
-    return data | {"n_classes": len(data["class_names"])}
+        return prepare(np.concatenate(turned), labels)
+    return data
 
 
 def _first_stages(name: str, n_kept: int) -> torch.nn.Module:

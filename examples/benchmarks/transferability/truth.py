@@ -26,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from starts import RECIPES, load_start, start_cards
+from starts import RECIPES, accuracy, load_start, start_cards
 from targets import TARGETS, images_of, load_target, split
 from torch import nn
 from torch.nn import functional
@@ -38,12 +38,6 @@ EPOCHS = {100: 60, 300: 25}
 N_SELECTION_SEEDS = 2
 N_SEEDS = 3
 PROBE_CS = np.logspace(-3, 1, 5)
-
-
-def accuracy(network: nn.Module, X: torch.Tensor, y: torch.Tensor) -> float:
-    network.eval()
-    with torch.inference_mode():
-        return (network(X).argmax(1) == y).double().mean().item()
 
 
 def fit_whole(network, X, y, *, rate: float, epochs: int, seed: int) -> None:
