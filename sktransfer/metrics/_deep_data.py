@@ -87,8 +87,7 @@ class DeepData:
                 raise ValueError(_describe_mixture(mixture))
             criterion = _CRITERIA[mixture]
             rhos = RHOS[:1] if self.mixture.is_pure else RHOS
-            with one_blas_thread(len(self.y) <= _SMALL):
-                mixture = max(rhos, key=lambda rho: self._at(rho, criterion)[0].value)
+            mixture = max(rhos, key=lambda rho: self._at(rho, criterion)[0].value)
         elif isinstance(mixture, bool) or not (
             isinstance(mixture, Real) and 0 <= mixture <= 1
         ):
@@ -121,25 +120,29 @@ class DeepData:
         """A score of one mixture, with the warnings of its computation."""
         known = self._scores.setdefault(rho, {})
         if metric.name not in known:
-            data = LabelledData(
-                self.mixture.features(rho),
-                self.y,
-                task=self.task,
-                groups=self.groups,
-                sample_weight=self.host_weights,
-                fit_intercept=True,
-                with_parts=self.with_parts,
-            )
-            # All metrics that read the head are computed while it is there.
-            metrics = [metric, LOGME]
-            if not data.has_one_group:
-                metrics += [LOO_LOG_LIKELIHOOD, LOO_ACCURACY]
-            _, of_fit = _record(lambda: data.head)
-            for one in metrics:
-                if self.task in one.tasks and one.name not in known:
-                    score, own = _record(partial(one.score, data))
-                    known[one.name] = score, of_fit + own
+            with one_blas_thread(len(self.y) <= _SMALL):
+                self._fill(known, rho, metric)
         return known[metric.name]
+
+    def _fill(self, known: dict, rho: float, metric: Metric) -> None:
+        """Compute all metrics that read the head of a mixture, while it is there."""
+        data = LabelledData(
+            self.mixture.features(rho),
+            self.y,
+            task=self.task,
+            groups=self.groups,
+            sample_weight=self.host_weights,
+            fit_intercept=True,
+            with_parts=self.with_parts,
+        )
+        metrics = [metric, LOGME]
+        if not data.has_one_group:
+            metrics += [LOO_LOG_LIKELIHOOD, LOO_ACCURACY]
+        _, of_fit = _record(lambda: data.head)
+        for one in metrics:
+            if self.task in one.tasks and one.name not in known:
+                score, own = _record(partial(one.score, data))
+                known[one.name] = score, of_fit + own
 
 
 def _record(function: Callable[[], Any]) -> tuple[Any, list[Warning]]:
