@@ -170,9 +170,9 @@ def _maximum(Z: np.ndarray, codes: np.ndarray, curvature: str) -> float:
 
     def evidence(log_precision: float) -> tuple[float, float]:
         precision = np.exp(log_precision)
-        # Well below the contribution of the prior to the mean gradient. Otherwise a
-        # warm start would not move, and the Hessian would be that of other weights.
-        tol = np.clip(1e-3 * precision / n, 1e-8, 1e-5)
+        # Far below the contribution of the prior to the mean gradient. Otherwise a warm
+        # start would stop early, and the score would depend on where it came from.
+        tol = np.clip(1e-6 * precision / n, 1e-10, 1e-5)
         head.set_params(C=1 / precision, tol=tol).fit(Z, codes)
         return log_evidence(Z, codes, head.coef_, precision, curvature)
 
@@ -193,7 +193,7 @@ def _maximum(Z: np.ndarray, codes: np.ndarray, curvature: str) -> float:
         lambda u: -evidence(u)[0],
         bounds=(peak - decade, peak + decade),
         method="bounded",
-        options={"xatol": 2e-2},
+        options={"xatol": 2e-3},
     )
     return max(best, -found.fun) / n
 

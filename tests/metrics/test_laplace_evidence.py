@@ -182,6 +182,15 @@ def test_noise_scores_no_better_than_chance(n_features, global_random_seed):
     assert -np.log(4) <= score < -np.log(4) + 0.05
 
 
+def test_rounding_does_not_move_the_maximum():
+    # Features for which the search along the precision once took another path.
+    rng = np.random.default_rng(595972)
+    y = np.r_[np.tile(np.arange(3), 2), rng.integers(3, size=31)][:31]
+    X = rng.normal(size=(31, 12)) + rng.normal(size=(3, 12))[y]
+    twice = laplace_evidence_score(np.hstack([X, X]), y)
+    assert twice == pytest.approx(laplace_evidence_score(X, y), rel=1e-7)
+
+
 def test_regression_is_logme():
     X, y = load_diabetes(return_X_y=True)
     assert laplace_evidence_score(X, y, task="regression") == logme_score(
