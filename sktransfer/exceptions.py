@@ -11,7 +11,9 @@ __all__ = [
     "FitFailedWarning",
     "NotFittedError",
     "RoundingWarning",
+    "TransductiveScoreWarning",
     "UnboundedEvidenceWarning",
+    "WeakTeachersWarning",
 ]
 
 
@@ -38,3 +40,14 @@ class EqualClassesWarning(UserWarning):
 
 class RoundingWarning(UserWarning):
     """Features are so nearly collinear that rounding makes a score uncertain."""
+
+
+class TransductiveScoreWarning(UserWarning):
+    """Samples that are scored were among the unlabelled samples of training.
+
+    The score says how well these samples are labelled; new samples may do worse.
+    """
+
+
+class WeakTeachersWarning(UserWarning):
+    """Teachers are expected to predict worse than the network that they teach."""

@@ -21,14 +21,12 @@ from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.feature_extraction import check_samples, take_samples
 from sktransfer.tuning._backbone import Backbone, make_backbone
+from sktransfer.tuning._batches import BatchRows, Samples
 from sktransfer.tuning._checkpoint import Checkpoint
-from sktransfer.tuning._net import (
-    Batches,
-    Samples,
-    TunedModule,
-    TuningNet,
-    forked_rng,
-    not_finite,
+from sktransfer.tuning._net import TunedModule, TuningNet, forked_rng, not_finite
+from sktransfer.tuning._unlabelled import (
+    check_unlabelled,
+    digest_samples_seen,
 )
 from sktransfer.tuning.penalties._base import BasePenalty, PenaltyContext
 from sktransfer.utils._optional import import_optional
@@ -52,6 +50,11 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class; subclasses add `_encode`, which validates y, and `_criterion`."""
 
     _criterion: type
+    # Means of numeric targets and their scale, in which the network predicts them.
+    target_mean_ = target_scale_ = None
+
+    # What else could be meant where it is routed?
+    __metadata_request__fit: ClassVar[dict] = {"unlabelled": True}
 
     _parameter_constraints: ClassVar[dict] = {
         "network": [str, callable, BaseEstimator],
@@ -63,6 +66,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "schedule": [StrOptions(set(_SCHEDULES)), callable],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "unlabelled_ratio": [Interval(Real, 0, None, closed="neither")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
         "augment": [callable, None],
@@ -86,6 +90,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         weight_decay: float = 5e-4,
         schedule: str | Callable[..., Any] = "cosine",
         batch_size: int = 64,
+        unlabelled_ratio: float = 4.0,
         validation_fraction: float | None = None,
         n_iter_no_change: int | None = None,
         augment: Callable[[Any], Any] | None = None,
@@ -105,6 +110,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self.weight_decay = weight_decay
         self.schedule = schedule
         self.batch_size = batch_size
+        self.unlabelled_ratio = unlabelled_ratio
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.augment = augment
@@ -117,7 +123,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     # The penalty checks its own parameters.
     @_fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X: Any, y: Any) -> BaseFineTune:
+    def fit(self, X: Any, y: Any, unlabelled: Any = None) -> BaseFineTune:
         """Train a copy of the network, with a new head, on the task.
 
         Parameters
@@ -126,6 +132,10 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             Whatever the extractor takes: arrays, images, texts, file paths, data sets.
         y : array-like of shape (n_samples,) or, for regression, (n_samples, n_targets)
             Labels or numbers.
+        unlabelled : raw samples, default=None
+            More samples of the same kind, whose labels are not known. A penalty with
+            teachers learns from them, too; others leave them out. In a pipeline they
+            are passed on as they are, unless its ``transform_input`` names them.
 
         Returns
         -------
@@ -135,8 +145,15 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         ------
         ValueError
             Before training, if the teachers do not suit the target, a label would be
-            missing from the training part, or the checkpoint is damaged. During
-            training, if a loss is NaN or infinite.
+            missing from the training part, the unlabelled samples are not like X, or
+            the checkpoint is damaged. During training, if a loss is NaN or infinite.
+
+        Warns
+        -----
+        UserWarning
+            If nothing learns from the unlabelled samples.
+        WeakTeachersWarning
+            If the teachers are not expected to help.
         """
         if y is None:
             raise ValueError(
@@ -153,7 +170,12 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             )
         if self.penalty is not None:
             self.penalty.check(y, classes)
-        checkpoint = self._open_checkpoint(X, y)
+        weight = 0 if self.penalty is None else self.penalty.weight
+        if unlabelled is not None:
+            unlabelled = check_unlabelled(unlabelled, X, self)
+            if not (weight and self.penalty.uses_unlabelled):
+                unlabelled = None
+        checkpoint = self._open_checkpoint(X, y, unlabelled)
         seeds = checkpoint.state["seeds"] if checkpoint and checkpoint.state else None
         if seeds is None:
             seeds = check_random_state(self.random_state).randint(2**31 - 1, size=3)
@@ -161,11 +183,14 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
         samples = Samples(X, target, np.arange(n_samples))
         train, valid = self._split(samples, split)
-        options = {"batch_size": self.batch_size, "device": self.device}
+        train = replace(train, unlabelled=unlabelled, augment=self.augment)
+        n_unlabelled = round(self.batch_size * self.unlabelled_ratio) + 1
+        n_together = self.batch_size + (0 if unlabelled is None else n_unlabelled)
+        options = {"batch_size": n_together, "device": self.device}
         backbone = make_backbone(self.network, **options)
         with forked_rng(backbone.device):
             torch.manual_seed(initial)
-            module = self._make_module(backbone, samples, y, classes)
+            module = self._make_module(backbone, train, y, classes)
             net = self._make_net(module, valid)
             torch.manual_seed(training)
             with net.noticing_interrupts():
@@ -176,23 +201,27 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         module.penalty = copy.copy(term) if isinstance(term, torch.nn.Module) else None
         module.eval()
         self.net_ = net
+        self._unlabelled_seen = digest_samples_seen(unlabelled)
         return self
 
     @abstractmethod
     def _encode(self, y: Any) -> tuple[np.ndarray, torch.Tensor, np.ndarray | None]:
         """The checked target, what the loss takes for it, and the classes."""
 
-    def _open_checkpoint(self, X: Any, y: np.ndarray) -> Checkpoint | None:
+    def _open_checkpoint(
+        self, X: Any, y: np.ndarray, unlabelled: Any
+    ) -> Checkpoint | None:
         if self.checkpoint_dir is None:
             return None
         params = self.get_params(deep=False)
         own = {k: v for k, v in params.items() if k not in _NOT_IN_CHECKPOINT}
-        return Checkpoint(self.checkpoint_dir, [type(self), own, y], X)
+        samples = [X] if unlabelled is None else [X, unlabelled]
+        return Checkpoint(self.checkpoint_dir, [type(self), own, y], samples)
 
     def _split(self, samples: Samples, seed: int) -> tuple[Samples, Samples | None]:
         """Samples to train on, and to validate on if wanted."""
         if self.validation_fraction is None:
-            return replace(samples, augment=self.augment), None
+            return samples, None
         codes = None
         if samples.target.ndim == 1:
             codes = samples.target.numpy()
@@ -210,7 +239,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             random_state=seed,
         )
         return (
-            replace(samples, rows=np.sort(train), augment=self.augment),
+            replace(samples, rows=np.sort(train)),
             replace(samples, rows=np.sort(valid)),
         )
 
@@ -233,7 +262,10 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 start={name: value.detach().clone() for name, value in named},
                 X=X,
                 y=y,
+                train=samples.rows,
+                unlabelled=samples.unlabelled,
                 classes=classes,
+                scale=self.target_scale_,
                 features=backbone.transform,
                 precompute=self.augment is None,
             )
@@ -268,6 +300,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             verbose=self.verbose,
             train_split=None if valid is None else helper.predefined_split(valid),
             penalty_weight=0.0 if self.penalty is None else self.penalty.weight,
+            iterator_train__unlabelled_ratio=self.unlabelled_ratio,
         )
         return net.initialize()
 
@@ -279,7 +312,9 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         seeds: np.ndarray,
     ) -> None:
         """Train from the checkpoint, if any, to the last epoch or an early stop."""
-        n_steps = self.max_epochs * len(Batches(samples, self.batch_size, shuffle=True))
+        n_steps = self.max_epochs * len(
+            BatchRows(samples, self.batch_size, shuffle=True)
+        )
         schedule = self.schedule
         if isinstance(schedule, str):
             schedule = _SCHEDULES[schedule]

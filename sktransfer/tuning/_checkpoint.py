@@ -44,14 +44,17 @@ _KEYS = {
 class Checkpoint:
     """Everything that training depends on, in one file, replaced after every epoch.
 
-    `identity` and the samples X distinguish this training from all others in the
-    folder. `state` is what the file held at the start, or None. A damaged file raises
-    ValueError, and something that cannot be identified by its content TypeError.
+    `identity` and the samples, labelled and not, distinguish this training from all
+    others in the folder. `state` is what the file held at the start, or None. A damaged
+    file raises ValueError, and something that cannot be identified by its content
+    TypeError.
     """
 
-    def __init__(self, folder: str | os.PathLike, identity: Any, X: Any):
+    def __init__(
+        self, folder: str | os.PathLike, identity: Any, samples: Sequence[Any]
+    ):
         try:
-            own = digest([_describe(identity), _digest_samples(X)])
+            own = digest([_describe(identity), *map(_digest_samples, samples)])
         except UndigestibleError as error:
             raise TypeError(
                 "The 'checkpoint_dir' parameter needs a training that is identified by "

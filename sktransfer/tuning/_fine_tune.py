@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from scipy.special import softmax
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array
 
 from sktransfer.tuning._base import BaseFineTune
+from sktransfer.tuning._unlabelled import warn_of_transduction
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
 from sktransfer.utils._validation import check_labels, encode_labels
@@ -43,6 +45,11 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         the number of steps, and returns a scheduler of
         :mod:`torch.optim.lr_scheduler` or None.
     batch_size : int, default=64
+        Number of labelled samples in a batch.
+    unlabelled_ratio : float, default=4
+        How many unlabelled samples join each labelled one in a batch, if any are given
+        to `fit` and the penalty learns from them. An epoch is a pass over the labelled
+        samples.
     validation_fraction : float, default=None
         Fraction of the samples to set apart, stratified. The history then has their
         loss without penalty as ``valid_loss`` and their accuracy as ``valid_acc``.
@@ -147,6 +154,27 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         codes = self._outputs(X).argmax(axis=1)
         return self.classes_[codes]
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Accuracy on the given samples.
+
+        Parameters
+        ----------
+        X : raw samples
+        y : array-like of shape (n_samples,)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+
+        Warns
+        -----
+        TransductiveScoreWarning
+            If some of the samples were among the unlabelled ones given to `fit`.
+        """
+        warn_of_transduction(X, self)
+        return super().score(X, y, sample_weight)
+
     def predict_proba(self, X: Any) -> np.ndarray:
         """Predict the probabilities of the classes.
 
@@ -169,9 +197,9 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
     ----------
     network, penalty, max_epochs, lr, head_lr_factor, optimizer, weight_decay, schedule
         See :class:`FineTuneClassifier`.
-    batch_size, validation_fraction, n_iter_no_change, augment, callbacks
+    batch_size, unlabelled_ratio, validation_fraction, n_iter_no_change, augment
         See :class:`FineTuneClassifier`; the history has no ``valid_acc``.
-    checkpoint_dir, mixed_precision, device, random_state, verbose
+    callbacks, checkpoint_dir, mixed_precision, device, random_state, verbose
         See :class:`FineTuneClassifier`.
 
     Attributes
@@ -184,7 +212,9 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
     module_ : torch.nn.Module
         The tuned network, in evaluation mode. Its own head, if it has one, is not used.
     head_ : torch.nn.Linear
-        The head, which reads the features.
+        The head, which reads the features and gives standardised targets.
+    target_mean_, target_scale_ : ndarray of shape (n_targets,)
+        Means and standard deviations of the targets.
     penalty_ : torch.nn.Module or None
         The term of the penalty, if it is a module.
 
@@ -194,8 +224,8 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
 
     Notes
     -----
-    The loss is the mean squared error plus ``penalty.weight`` times the penalty, both
-    in the squared unit of the target, which should be on unit scale.
+    The network learns standardised targets: the loss is the mean squared error in units
+    of the targets' variances, plus ``penalty.weight`` times the penalty.
 
     Examples
     --------
@@ -214,8 +244,11 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
     def _encode(self, y: Any) -> tuple[np.ndarray, torch.Tensor, None]:
         y = check_array(to_numpy(y), ensure_2d=False, dtype=np.float64, input_name="y")
         self._is_column = y.ndim == 1
-        values = y.reshape(len(y), -1).astype(np.float32)
-        return y, torch.from_numpy(values), None
+        columns = y.reshape(len(y), -1)
+        scaler = StandardScaler().fit(columns)
+        self.target_mean_, self.target_scale_ = scaler.mean_, scaler.scale_
+        values = scaler.transform(columns)
+        return y, torch.from_numpy(values.astype(np.float32)), None
 
     def predict(self, X: Any) -> np.ndarray:
         """Predict the targets.
@@ -228,5 +261,26 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
         -------
         ndarray of shape (n_samples,) or (n_samples, n_targets)
         """
-        outputs = self._outputs(X)
+        outputs = self._outputs(X) * self.target_scale_ + self.target_mean_
         return outputs[:, 0] if self._is_column else outputs
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R^2 on the given samples.
+
+        Parameters
+        ----------
+        X : raw samples
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+        sample_weight : array-like of shape (n_samples,), default=None
+
+        Returns
+        -------
+        float
+
+        Warns
+        -----
+        TransductiveScoreWarning
+            If some of the samples were among the unlabelled ones given to `fit`.
+        """
+        warn_of_transduction(X, self)
+        return super().score(X, y, sample_weight)

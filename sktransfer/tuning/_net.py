@@ -1,20 +1,19 @@
-"""The skorch net behind the estimators: batches of raw samples, loss and penalty."""
+"""The skorch net behind the estimators: outputs, loss and penalty of every step."""
 
 from __future__ import annotations
 
 import math
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.utils import gen_batches
 
-from sktransfer.feature_extraction import take_samples
 from sktransfer.tuning._backbone import Backbone
+from sktransfer.tuning._batches import Batch, load_batches
+from sktransfer.tuning.penalties._base import PenaltyBatch
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
@@ -60,67 +59,6 @@ def not_finite(outputs: torch.Tensor) -> np.ndarray:
     return np.flatnonzero(~torch.isfinite(outputs.detach()).all(dim=1).cpu().numpy())
 
 
-@dataclass
-class Batch:
-    """Raw samples of a batch and their positions in the data given to ``fit``."""
-
-    X: Any
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-
-@dataclass(eq=False)
-class Samples(torch.utils.data.Dataset):
-    """Some rows of raw samples X and of their target, augmented if wanted."""
-
-    X: Any
-    target: torch.Tensor
-    rows: np.ndarray
-    augment: Callable[[Any], Any] | None = None
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def batch(self, positions: np.ndarray) -> tuple[Batch, torch.Tensor]:
-        """The samples at some positions, and their targets."""
-        rows = self.rows[positions]
-        X = take_samples(self.X, rows)
-        if self.augment is not None:
-            X = self.augment(X)
-            if len(X) != len(rows):
-                raise ValueError(
-                    "The 'augment' parameter must return as many samples as it gets. "
-                    f"Got {len(X)} for {len(rows)}."
-                )
-        return Batch(X, rows), self.target[torch.from_numpy(rows)]
-
-
-@dataclass
-class Batches:
-    """Iterator over the batches of samples, shuffled by torch's random state or not."""
-
-    dataset: Samples
-    batch_size: int
-    shuffle: bool = False
-
-    def __len__(self) -> int:
-        return len(list(self._slices()))
-
-    def _slices(self) -> Iterator[slice]:
-        # A single sample left over has no variance for batch normalisation.
-        at_least = 2 if self.shuffle and self.batch_size > 1 else 0
-        n_samples = len(self.dataset)
-        return gen_batches(n_samples, self.batch_size, min_batch_size=at_least)
-
-    def __iter__(self) -> Iterator[tuple[Batch, torch.Tensor]]:
-        n_samples = len(self.dataset)
-        order = torch.randperm(n_samples) if self.shuffle else torch.arange(n_samples)
-        for positions in self._slices():
-            yield self.dataset.batch(order.numpy()[positions])
-
-
 class TuningNet(skorch.NeuralNet):
     """A skorch net for :class:`TunedModule`, trained on :class:`Samples`.
 
@@ -158,9 +96,9 @@ class TuningNet(skorch.NeuralNet):
         self.interrupted = False
         super().__init__(
             module,
-            iterator_train=Batches,
+            iterator_train=load_batches,
             iterator_train__shuffle=True,
-            iterator_valid=Batches,
+            iterator_valid=load_batches,
             **params,
         )
 
@@ -198,15 +136,16 @@ class TuningNet(skorch.NeuralNet):
         return outputs.float(), features
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
-        """The loss of the task and, in training, the penalty."""
+        """The loss of the labelled samples and, in training, the penalty of all."""
         outputs, features = y_pred
-        loss = super().get_loss(outputs, y_true)
+        loss = super().get_loss(outputs[: len(y_true)], y_true)
         if not training or self.module_.penalty is None:
             return loss
         # With weight 0, what the term draws at random must not change the training.
         is_off = self.penalty_weight == 0
+        batch = PenaltyBatch(features=features, outputs=outputs, X=X.X, rows=X.rows)
         with forked_rng(loss.device) if is_off else nullcontext():
-            penalty = self.module_.penalty(features, X.X, X.rows)
+            penalty = self.module_.penalty(batch)
         if not isinstance(penalty, torch.Tensor) or penalty.numel() != 1:
             raise TypeError(
                 "The term of a penalty must return a tensor with one number, such as a "
@@ -223,13 +162,13 @@ class TuningNet(skorch.NeuralNet):
             bad = not_finite(step["y_pred"][0])
             where = "the samples"
             if 0 < len(bad) < len(batch[0]):
-                where = f"the samples {np.sort(batch[0].rows[bad]).tolist()}"
+                where = batch[0].describe(bad)
             rates = [f"{group['lr']:.3g}" for group in self.optimizer_.param_groups]
             raise ValueError(
                 f"The loss was {loss} in epoch {self.history[-1, 'epoch']}, at the "
                 f"learning rate(s) {', '.join(rates)} (lr={self.lr}, head_lr_factor="
-                f"{self.head_lr_factor}). Try a smaller 'lr', and targets of unit "
-                f"scale for regression, and look for NaN in {where}."
+                f"{self.head_lr_factor}). Try a smaller 'lr', and look for NaN in "
+                f"{where}."
             )
         if self.scheduler is not None:
             self.scheduler.step()
@@ -242,10 +181,10 @@ class TuningNet(skorch.NeuralNet):
         if not math.isfinite(loss):
             bad = not_finite(step["y_pred"][0])
             reason = (
-                f"The outputs were NaN or infinity for the samples "
-                f"{batch[0].rows[bad].tolist()}; look for NaN in these."
+                f"The outputs were NaN or infinity for {batch[0].describe(bad)}; look "
+                "for NaN in these."
                 if len(bad)
-                else "Bring regression targets to unit scale."
+                else "The outputs are too large: try a smaller 'lr'."
             )
             raise ValueError(
                 f"The validation loss was {loss} in epoch {self.history[-1, 'epoch']}. "

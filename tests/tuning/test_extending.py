@@ -22,7 +22,7 @@ class StartingPoint(BasePenalty):
     """L2-SP: half the squared distance of the parameters from their start."""
 
     def bind(self, context):
-        def term(features, X, rows):
+        def term(batch):
             named = context.module.named_parameters()
             return sum((w - context.start[n]).square().sum() for n, w in named) / 2
 
@@ -105,9 +105,9 @@ class Offset(torch.nn.Module):
         super().__init__()
         self.point = torch.nn.Parameter(torch.zeros(n_features))
 
-    def forward(self, features, X, rows):
-        assert len(features) == len(X) == len(rows)
-        return (features.detach() - self.point).square().sum(dim=1).mean()
+    def forward(self, batch):
+        assert len(batch.features) == len(batch.X) == len(batch.rows)
+        return (batch.features.detach() - self.point).square().sum(dim=1).mean()
 
 
 class Centre(BasePenalty):
@@ -135,7 +135,7 @@ class Noisy(BasePenalty):
     """Draws random numbers for every batch."""
 
     def bind(self, context):
-        return lambda features, X, rows: torch.nn.functional.dropout(features).mean()
+        return lambda batch: torch.nn.functional.dropout(batch.features).mean()
 
 
 def test_weight_0_of_a_random_penalty_is_plain_fine_tuning(data, weights):
@@ -154,8 +154,8 @@ def test_weight_0_of_a_random_penalty_is_plain_fine_tuning(data, weights):
     ("term", "message"),
     [
         (None, "Own.bind must return a callable term.*Got None"),
-        (lambda features, X, rows: 0.5, "a tensor with one number.*Got 0.5"),
-        (lambda features, X, rows: features.sum(dim=1), r"one number.*Got tensor\("),
+        (lambda batch: 0.5, "a tensor with one number.*Got 0.5"),
+        (lambda batch: batch.features.sum(dim=1), r"one number.*Got tensor\("),
     ],
 )
 def test_what_is_no_term_is_refused(make_extractor, data, term, message):

@@ -394,10 +394,25 @@ def test_diverged_weights_predict_nothing(make_extractor, data):
 
 def test_infinite_validation_loss_is_no_early_end(make_extractor, data):
     X, y = data[0], data[0][:, 1].astype(float)
-    model = FineTuneRegressor(make_extractor(0), **FAST, validation_fraction=0.3)
-    y[validation_row(model, X, y)] = 1e25  # its square overflows in float32
-    with pytest.raises(ValueError, match="validation loss was inf in epoch 1.*scale"):
+    network = torch.nn.Linear(6, 5)
+    model = FineTuneRegressor(network, **FAST, validation_fraction=0.3)
+    X[validation_row(model, X, y)] = 1e25  # the square overflows in float32
+    with pytest.raises(ValueError, match="validation loss was inf in epoch 1.*large"):
         model.fit(X, y)
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(1e6, 1.0), (-3.0, 1e-7), (0.0, 1e30)])
+def test_the_unit_of_the_targets_means_nothing(make_extractor, data, shift, scale):
+    X = data[0]
+    y = np.tanh(X[:, :2]).astype(float)
+    model = FineTuneRegressor(make_extractor(0), **FAST).fit(X, y)
+    moved = clone(model).fit(X, shift + scale * y)
+    np.testing.assert_allclose(
+        (moved.predict(X) - shift) / scale, model.predict(X), atol=1e-4
+    )
+    assert moved.history_[-1, "train_loss"] == pytest.approx(
+        model.history_[-1, "train_loss"], rel=1e-4
+    )
 
 
 def test_mixed_precision(make_extractor, data):

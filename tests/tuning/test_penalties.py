@@ -21,6 +21,7 @@ from sktransfer.tuning import (
     FeatureDistillation,
     FineTuneClassifier,
     FineTuneRegressor,
+    PenaltyBatch,
     PenaltyContext,
 )
 
@@ -33,15 +34,24 @@ def target_of(X, y, regression):
 
 def context_of(X, y, features, *, precompute=True):
     """What a penalty is bound to; those with teachers read nothing of the module."""
+    regression = y.dtype.kind == "f"
     return PenaltyContext(
         module=torch.nn.Identity(),
         start={},
         X=X,
         y=y,
-        classes=None if y.dtype.kind == "f" else np.unique(y),
+        train=np.arange(len(y)),
+        unlabelled=None,
+        classes=None if regression else np.unique(y),
+        scale=y.std(axis=0) if regression else None,
         features=features,
         precompute=precompute,
     )
+
+
+def batch_of(features, X=None, rows=None):
+    rows = np.arange(len(features)) if rows is None else rows
+    return PenaltyBatch(features=features, outputs=None, X=X, rows=rows)
 
 
 def tuner(regression):
@@ -50,7 +60,8 @@ def tuner(regression):
 
 @pytest.mark.parametrize("regression", [False, True])
 @pytest.mark.parametrize("fit_intercept", [False, True])
-def test_equation_5(make_extractor, data, regression, fit_intercept):
+@pytest.mark.parametrize("normalize", [False, True])
+def test_equation_5(make_extractor, data, regression, fit_intercept, normalize):
     X, y = data
     y = target_of(X, y, regression)
     kind = LogME if regression else LogMEClassifier
@@ -61,7 +72,7 @@ def test_equation_5(make_extractor, data, regression, fit_intercept):
     ]
     own = make_extractor(0)
     temperature = 0.3
-    penalty = BayesianTuning(teachers, temperature=temperature)
+    penalty = BayesianTuning(teachers, temperature=temperature, normalize=normalize)
     term = penalty.bind(context_of(X, y, own.transform))
 
     def mean(features, logme):
@@ -75,15 +86,20 @@ def test_equation_5(make_extractor, data, regression, fit_intercept):
     own_logme = kind(fit_intercept=fit_intercept).fit(own.transform(X), y)
     # The features move on; all else stays where it was.
     moved = own.transform(X) + np.random.default_rng(0).normal(size=(60, 5)) / 3
+    # Numbers are learnt in units of their variance, as the loss is.
+    variances = np.var(y if regression else np.eye(3)[y], axis=0)
+    if not regression:
+        variances = np.full(3, variances.mean()) if normalize else np.ones(3)
     expected = 0.0
     for i in range(60):
         for c in range(taught.shape[1]):
             m, shift = own_logme.coef_[c], own_logme.intercept_[c]
-            expected += (taught[i, c] - moved[i] @ m - shift) ** 2
+            difference = taught[i, c] - moved[i] @ m - shift
+            expected += difference**2 / variances[c]
     expected /= taught.size
-    value = term(torch.from_numpy(moved).float(), X, np.arange(60))
+    value = term(batch_of(torch.from_numpy(moved).float()))
     assert expected > 0.01
-    assert abs(value.item() - expected) < 1e-6
+    assert value.item() == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(term.teach(X[:7]), term.teacher_targets[:7], atol=1e-6)
 
 
@@ -92,15 +108,14 @@ def test_gradient_of_equation_5(make_extractor, data, fitted_teachers):
     context = context_of(X, y, make_extractor(0).transform)
     term = BayesianTuning(fitted_teachers(X, y)).bind(context).double()
     features = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
-    batch = X[:6], np.arange(6)
-    term(features, *batch).backward()
+    term(batch_of(features)).backward()
     step = 1e-5
     for i in range(6):
         for j in range(5):
             moved = torch.zeros_like(features)
             moved[i, j] = step
             with torch.no_grad():
-                up, down = (term(features + m, *batch) for m in (moved, -moved))
+                up, down = (term(batch_of(features + m)) for m in (moved, -moved))
             slope = (up - down).item() / (2 * step)
             assert abs(slope - features.grad[i, j].item()) < 1e-8
 
@@ -118,7 +133,7 @@ def test_formula_of_distillation(make_extractor, data, fitted_teachers):
             for (e, _), W in zip(teachers, matrices, strict=True)
         ]
     )
-    value = term(torch.from_numpy(phi), X, np.arange(60))
+    value = term(batch_of(torch.from_numpy(phi)))
     assert abs(value.item() - expected) < 1e-6 * max(1, expected)
 
 
@@ -152,7 +167,7 @@ def test_ones_own_lesson_is_known(make_extractor, data):
     own = make_extractor(0)
     penalty = BayesianTuning([(own, LogMEClassifier())])
     term = penalty.bind(context_of(X, y, own.transform))
-    value = term(torch.from_numpy(own.transform(X)), X, np.arange(60))
+    value = term(batch_of(torch.from_numpy(own.transform(X))))
     assert value.item() < 1e-12
     model = FineTuneClassifier(
         own, penalty=penalty, **{**FAST, "batch_size": 60, "max_epochs": 2}
@@ -213,7 +228,8 @@ def test_teachers_run_once_unless_samples_are_augmented(
     FineTuneClassifier(
         own, penalty=BayesianTuning(teachers), augment=double, **FAST
     ).fit(X, y)
-    assert sum(calls) == 3 * 60 * FAST["max_epochs"]
+    # Once more before training, to compare them with the network.
+    assert sum(calls) == 3 * 60 * (1 + FAST["max_epochs"])
 
 
 def test_a_clone_fits_its_teachers_to_its_own_data(
@@ -331,7 +347,7 @@ def test_a_penalty_of_ones_own(make_extractor, data):
 
         def bind(self, context):
             assert context.features(context.X).shape == (60, 5)
-            return lambda features, X, rows: features.square().mean() + 1
+            return lambda batch: batch.features.square().mean() + 1
 
     model = FineTuneClassifier(make_extractor(0), penalty=Norm(), **FAST).fit(*data)
     assert min(model.history_[:, "train_penalty"]) > 1

@@ -28,11 +28,19 @@ class PenaltyContext:
     start : dict of str to torch.Tensor
         A detached copy of the parameters of `module` at the start, by name.
     X : raw samples
-        The samples given to ``fit``, including any validation samples.
+        The n_samples labelled samples given to ``fit``, including any validation
+        samples.
     y : ndarray of shape (n_samples,) or (n_samples, n_targets)
         The labels or numbers given to ``fit``.
+    train : ndarray of int
+        The rows of `X` that are trained on: all but the validation samples.
+    unlabelled : raw samples or None
+        The n_unlabelled samples without labels given to ``fit``.
     classes : ndarray of shape (n_classes,) or None
         The sorted labels; None for regression.
+    scale : ndarray of shape (n_targets,) or None
+        Standard deviations of the numbers, which the network is trained to predict in
+        this unit; None for labels.
     features : callable
         Maps raw samples to the features of `module` in evaluation mode, of shape
         (n_samples, n_features). Call it while binding, before the weights move.
@@ -53,7 +61,8 @@ class PenaltyContext:
     ...     module=network,
     ...     start={n: w.detach().clone() for n, w in network.named_parameters()},
     ...     X=np.ones((4, 3), dtype=np.float32), y=np.arange(4) % 2,
-    ...     classes=np.arange(2), features=lambda X: X, precompute=True,
+    ...     train=np.arange(4), unlabelled=None, classes=np.arange(2),
+    ...     scale=None, features=lambda X: X, precompute=True,
     ... )
     >>> list(context.start)
     ['weight', 'bias']
@@ -63,9 +72,49 @@ class PenaltyContext:
     start: Mapping[str, torch.Tensor]
     X: Any
     y: np.ndarray
+    train: np.ndarray
+    unlabelled: Any
     classes: np.ndarray | None
+    scale: np.ndarray | None
     features: Callable[[Any], np.ndarray]
     precompute: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PenaltyBatch:
+    """A batch of training as the term of a penalty sees it: labelled samples first.
+
+    Attributes
+    ----------
+    features : torch.Tensor of shape (n, n_features)
+        Features of the network that is tuned, with gradients.
+    outputs : torch.Tensor of shape (n, n_outputs)
+        What the head makes of them: logits of the classes, or numbers.
+    X : raw samples
+        The n samples, after augmentation.
+    rows : ndarray of shape (n,)
+        Their positions in ``context.X``; unlabelled samples are counted from n_samples.
+
+    See Also
+    --------
+    PenaltyContext : What is known before training starts.
+
+    Examples
+    --------
+    >>> import numpy as np, torch
+    >>> from sktransfer.tuning import PenaltyBatch
+    >>> X = np.ones((2, 3), dtype=np.float32)
+    >>> batch = PenaltyBatch(
+    ...     features=torch.ones(2, 5), outputs=torch.zeros(2, 4), X=X, rows=np.arange(2)
+    ... )
+    >>> len(batch.rows)
+    2
+    """
+
+    features: torch.Tensor
+    outputs: torch.Tensor
+    X: Any
+    rows: np.ndarray
 
 
 class BasePenalty(BaseEstimator, metaclass=ABCMeta):
@@ -78,16 +127,16 @@ class BasePenalty(BaseEstimator, metaclass=ABCMeta):
        is called before any network runs. By default it validates the parameters.
     3. ``bind(context)`` is called once, before training, and returns the term. It
        changes nothing in the context.
-    4. ``term(features, X, rows)`` is the penalty of a training batch, a tensor with one
-       number. `features` are those of the network that is tuned (n, n_features), with
-       gradients, `X` the raw samples after augmentation, and `rows` their positions in
-       ``context.X``.
+    4. ``term(batch)`` is the penalty of a :class:`PenaltyBatch`, a tensor with one
+       number.
     5. If the term is a :class:`torch.nn.Module`, its parameters are learnt at the
        learning rate of the head, its state is part of checkpoints, and after training
        it is the attribute `penalty_`, without what its ``__getstate__`` leaves out. Any
        other callable is used in training only.
     6. A penalty that depends on samples is a mean over them, so that `weight` does not
        depend on the batch size.
+    7. ``uses_unlabelled`` says whether the penalty learns from unlabelled samples. If
+       it does not, batches hold none.
 
     Parameters
     ----------
@@ -99,6 +148,7 @@ class BasePenalty(BaseEstimator, metaclass=ABCMeta):
     BayesianTuning : Stay close to the teachers' predictions.
     FeatureDistillation : Stay close to the teachers' features.
     PenaltyContext : What ``bind`` takes.
+    PenaltyBatch : What the term takes.
 
     Examples
     --------
@@ -108,7 +158,7 @@ class BasePenalty(BaseEstimator, metaclass=ABCMeta):
     >>> from sktransfer.tuning import BasePenalty, FineTuneClassifier
     >>> class StartingPoint(BasePenalty):
     ...     def bind(self, context):
-    ...         def term(features, X, rows):
+    ...         def term(batch):
     ...             named = context.module.named_parameters()
     ...             return sum((w - context.start[n]).square().sum() for n, w in named)
     ...         return term
@@ -118,6 +168,8 @@ class BasePenalty(BaseEstimator, metaclass=ABCMeta):
     >>> "train_penalty" in model.fit(X[:100], y[:100]).history_[-1]
     True
     """
+
+    uses_unlabelled: ClassVar[bool] = False
 
     _parameter_constraints: ClassVar[dict] = {
         "weight": [Interval(Real, 0, None, closed="left")]
@@ -150,6 +202,5 @@ class BasePenalty(BaseEstimator, metaclass=ABCMeta):
         Returns
         -------
         callable
-            ``term(features, X, rows)``, a :class:`torch.nn.Module` if it has something
-            to learn.
+            ``term(batch)``, a :class:`torch.nn.Module` if it has something to learn.
         """

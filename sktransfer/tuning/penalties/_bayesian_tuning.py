@@ -6,17 +6,21 @@ from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar
 
+import joblib
 import numpy as np
-from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval
 
 from sktransfer.linear_model import LogME, LogMEClassifier
-from sktransfer.tuning.penalties._base import PenaltyContext
+from sktransfer.tuning.penalties._base import PenaltyBatch, PenaltyContext
 from sktransfer.tuning.penalties._teachers import (
     TeacherPenalty,
     TeacherTerm,
     check_teachers,
+    compute_targets,
+    expect,
+    leave_one_out_head,
+    mix_weights,
 )
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
@@ -35,7 +39,15 @@ class BayesianTuning(TeacherPenalty):
     temperature : float, default=0.1
         Temperature, in nats, of the softmax that turns the teachers' LogME into their
         weights.
-    weight : float, default=1.0
+    normalize : bool, default=True
+        Whether to divide the penalty of labels by the mean variance of their one-hot
+        columns, so that a good `weight` does not depend on the number of classes. False
+        is the paper's penalty. The penalty of numbers has the unit of their loss.
+    memory : str or joblib.Memory, default=None
+        Where to keep the teachers' features, as in
+        :class:`~sktransfer.model_selection.ModelSelector`. They are then computed once
+        for all fits, such as those of a grid search. Extractors alone are kept.
+    weight : float, default=3.0
         Factor of the penalty, lambda.
 
     See Also
@@ -53,11 +65,15 @@ class BayesianTuning(TeacherPenalty):
               f_{ki}^\top m_{kc} - f_{ti}^\top m_{tc} \Big)^2, \qquad
               \pi = \mathrm{softmax}(\mathrm{LogME} / T)
 
-    which is equation 5 of [1]_. All m are those of the networks at the start, so the
-    teachers' targets of a sample are a vector of length C, whatever their number and
-    widths. They are fitted to all samples given to `fit`, including those set apart
-    for validation. The LogME of the tuned network has the parameters of the first
-    teacher's.
+    which is equation 5 of [1]_, divided by v if `normalize`: with p_c the frequency of
+    class c, v is the mean of p_c (1 - p_c). It needs no labels, so the n samples of a
+    batch are labelled and unlabelled ones. With few labels it is there that teachers
+    help: on the labelled samples alone the network learns the labels by itself.
+
+    All m are those of the networks at the start, so the teachers' targets of a sample
+    are a vector of length C, whatever their number and widths. Where samples are set
+    apart for validation, the teachers' LogME is fitted again without them. The LogME of
+    the tuned network has the parameters of the first teacher's.
 
     A network can be its own teacher: the penalty is then 0 at the start (in evaluation
     mode) and keeps the network close to it.
@@ -86,6 +102,7 @@ class BayesianTuning(TeacherPenalty):
     _parameter_constraints: ClassVar[dict] = {
         **TeacherPenalty._parameter_constraints,
         "temperature": [Interval(Real, 0, None, closed="neither")],
+        "normalize": ["boolean"],
     }
 
     def __init__(
@@ -93,10 +110,14 @@ class BayesianTuning(TeacherPenalty):
         teachers: Sequence[tuple[Any, Any]],
         *,
         temperature: float = 0.1,
-        weight: float = 1.0,
+        normalize: bool = True,
+        memory: str | joblib.Memory | None = None,
+        weight: float = 3.0,
     ):
         self.teachers = teachers
         self.temperature = temperature
+        self.normalize = normalize
+        self.memory = memory
         self.weight = weight
 
     def check(self, y: np.ndarray, classes: np.ndarray | None) -> None:
@@ -143,50 +164,58 @@ class BayesianTuning(TeacherPenalty):
         torch.nn.Module
             Has the attributes `mixture_weights`, `coef` and `intercept`.
         """
-        extractors, heads, means = [], [], []
+        y, train = context.y, context.train
+        extractors, heads, means, left_out = [], [], [], []
         for extractor, logme in check_teachers(self.teachers):
-            is_fitted = logme.__sklearn_is_fitted__()
-            if context.precompute or not is_fitted:
-                F = extractor.transform(context.X)
-                logme = logme if is_fitted else clone(logme).fit(F, context.y)
-                means.append(_predictive_mean(logme, F))
+            F = self._features(extractor, context.X)
+            if len(train) < len(y) or not logme.__sklearn_is_fitted__():
+                logme = clone(logme).fit(F[train], y[train])
             extractors.append(extractor)
             heads.append(logme)
-        pi = _mixture_weights([logme.logme_ for logme in heads], self.temperature)
+            means.append(_predictive_mean(logme, F))
+            left_out.append(leave_one_out_head(F, context).loo_predictions_)
+        pi = mix_weights([logme.logme_ for logme in heads], self.temperature)
 
         def mix(means: Sequence[np.ndarray]) -> np.ndarray:
             return np.tensordot(pi, means, axes=1).astype(np.float32)
 
         def teach(X: Any) -> np.ndarray:
             pairs = zip(extractors, heads, strict=True)
-            return mix([_predictive_mean(m, e.transform(X)) for e, m in pairs])
+            return mix([_predictive_mean(m, self._features(e, X)) for e, m in pairs])
 
-        own = clone(heads[0]).fit(context.features(context.X), context.y)
-        term = _PredictiveMeanTerm(teach, mix(means) if context.precompute else None)
+        own_features = context.features(context.X)
+        own = clone(heads[0]).fit(own_features[train], y[train])
         coef, intercept = _coefficients(own)
-        buffers = {"coef": coef, "intercept": intercept, "mixture_weights": pi}
+        term = _PredictiveMeanTerm(teach, compute_targets(teach, mix(means), context))
+        term.expectations = expect(left_out, pi, own_features, self, context)
+        buffers = {
+            "coef": coef,
+            "intercept": intercept,
+            "mixture_weights": pi,
+            "unit": self._find_unit(context),
+        }
         for name, values in buffers.items():
             term.register_buffer(name, torch.tensor(values, dtype=torch.float32))
         return term
+
+    def _find_unit(self, context: PenaltyContext) -> np.ndarray:
+        """What differences of predictive means are divided by."""
+        if context.scale is not None:
+            return context.scale
+        if not self.normalize:
+            return np.ones(1)
+        shares = [np.mean(context.y == label) for label in context.classes]
+        return np.sqrt(np.mean([[p * (1 - p)] for p in shares], axis=0))
 
 
 class _PredictiveMeanTerm(TeacherTerm):
     """Mean squared difference between the teachers' and the own predictive mean."""
 
     def distance(
-        self, features: torch.Tensor, teacher_targets: torch.Tensor
+        self, batch: PenaltyBatch, teacher_targets: torch.Tensor
     ) -> torch.Tensor:
-        own = torch.nn.functional.linear(features, self.coef, self.intercept)
-        return torch.nn.functional.mse_loss(own, teacher_targets)
-
-
-def _mixture_weights(logme: Sequence[float], temperature: float) -> np.ndarray:
-    """Soft-max of LogME / temperature."""
-    scores = np.array(logme) / temperature
-    if (perfect := np.isposinf(scores)).any():
-        # A target that is explained without error: finite scores do not count then.
-        scores = np.where(perfect, 0, -np.inf)
-    return softmax(scores)
+        own = torch.nn.functional.linear(batch.features, self.coef, self.intercept)
+        return ((own - teacher_targets) / self.unit).square().mean()
 
 
 def _check_fitted(

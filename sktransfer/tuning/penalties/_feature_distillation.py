@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import joblib
 import numpy as np
 
 from sktransfer.feature_extraction import take_samples
-from sktransfer.tuning.penalties._base import PenaltyContext
+from sktransfer.tuning.penalties._base import PenaltyBatch, PenaltyContext
 from sktransfer.tuning.penalties._teachers import (
     TeacherPenalty,
     TeacherTerm,
     check_teachers,
+    compute_targets,
 )
 from sktransfer.utils._optional import import_optional
 
@@ -27,6 +29,8 @@ class FeatureDistillation(TeacherPenalty):
     teachers : list of (extractor, LogME) tuples
         As returned by ``ModelSelector.teachers(k)``, of any widths. Their LogME is not
         used.
+    memory : str or joblib.Memory, default=None
+        Where to keep the teachers' features; see :class:`BayesianTuning`.
     weight : float, default=0.01
         Factor of the penalty.
 
@@ -63,8 +67,15 @@ class FeatureDistillation(TeacherPenalty):
     torch.Size([64, 64])
     """
 
-    def __init__(self, teachers: Sequence[tuple[Any, Any]], *, weight: float = 0.01):
+    def __init__(
+        self,
+        teachers: Sequence[tuple[Any, Any]],
+        *,
+        memory: str | joblib.Memory | None = None,
+        weight: float = 0.01,
+    ):
         self.teachers = teachers
+        self.memory = memory
         self.weight = weight
 
     def bind(self, context: PenaltyContext) -> torch.nn.Module:
@@ -83,14 +94,19 @@ class FeatureDistillation(TeacherPenalty):
         extractors = [extractor for extractor, _ in check_teachers(self.teachers)]
 
         def teach(X: Any) -> np.ndarray:
-            parts = [np.asarray(e.transform(X), np.float32) for e in extractors]
+            parts = [np.asarray(self._features(e, X), np.float32) for e in extractors]
             return np.concatenate(parts, axis=1)
 
-        known = teach(context.X) if context.precompute else None
+        # The width alone is needed where batches will be augmented.
         one = take_samples(context.X, np.arange(1))
-        width = (teach(one) if known is None else known).shape[1]
-        n_features = context.features(one).shape[1]
-        return _DistillationTerm(teach, known, n_features, width, len(extractors))
+        labelled = teach(context.X if context.precompute else one)
+        return _DistillationTerm(
+            teach,
+            compute_targets(teach, labelled, context),
+            context.features(one).shape[1],
+            labelled.shape[1],
+            len(extractors),
+        )
 
 
 class _DistillationTerm(TeacherTerm):
@@ -109,7 +125,7 @@ class _DistillationTerm(TeacherTerm):
         self.project = torch.nn.Linear(n_features, width, bias=False)
 
     def distance(
-        self, features: torch.Tensor, teacher_targets: torch.Tensor
+        self, batch: PenaltyBatch, teacher_targets: torch.Tensor
     ) -> torch.Tensor:
-        misfit = (teacher_targets - self.project(features)).square().sum(dim=1)
+        misfit = (teacher_targets - self.project(batch.features)).square().sum(dim=1)
         return misfit.mean() / self.n_teachers

@@ -1,26 +1,55 @@
-"""What penalties with teachers share."""
+"""What penalties with teachers share: the teachers' targets, computed once."""
 
 from __future__ import annotations
 
+import math
+import tempfile
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import gen_batches
+from sklearn.utils._param_validation import HasMethods
+from sklearn.utils.validation import check_memory
 
+from sktransfer.exceptions import EqualClassesWarning, WeakTeachersWarning
+from sktransfer.feature_extraction import take_samples
+from sktransfer.feature_extraction._extract import is_stateless
 from sktransfer.linear_model import LogME, LogMEClassifier
-from sktransfer.tuning.penalties._base import BasePenalty
+from sktransfer.model_selection._cache import SampleDigests, fit_and_extract
+from sktransfer.tuning._batches import Batch
+from sktransfer.tuning.penalties._base import (
+    BasePenalty,
+    PenaltyBatch,
+    PenaltyContext,
+)
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
 
+# Targets of all samples stay in memory up to this size, larger ones on disk.
+_MAX_BYTES = 2**30
+# Samples that teachers see at a time.
+_BLOCK = 1024
+
 
 class TeacherPenalty(BasePenalty):
-    """Base class of penalties with `teachers`, which are frozen and left unchanged."""
+    """Base class of penalties with `teachers`, which are frozen and left unchanged.
+
+    They have the parameters `teachers`, `memory` and `weight`.
+    """
+
+    uses_unlabelled = True
 
     _parameter_constraints: ClassVar[dict] = {
         **BasePenalty._parameter_constraints,
         "teachers": [list, tuple],
+        "memory": [None, str, HasMethods(["cache"])],
     }
 
     def check(self, y: np.ndarray, classes: np.ndarray | None) -> None:
@@ -28,12 +57,26 @@ class TeacherPenalty(BasePenalty):
         super().check(y, classes)
         check_teachers(self.teachers)
 
+    def _features(self, extractor: Any, X: Any) -> np.ndarray:
+        """Features of samples, from `memory` if they are there."""
+        memory = check_memory(self.memory)
+        digests = None
+        if is_stateless(extractor):  # a lookup would fit others anew
+            digests = SampleDigests(X, len(X), memory).of(np.arange(len(X)), None)
+        if digests is None:
+            return np.asarray(extractor.transform(X))
+        # As the selector looks them up, so that it finds them, too.
+        wanted = {"source_proba": False, "all_layers": False}
+        name = type(extractor).__name__
+        found = fit_and_extract(name, extractor, X, None, wanted, memory, digests)
+        return np.asarray(found[1].joined)
+
 
 class TeacherTerm(torch.nn.Module):
     """Base class of terms that compare a batch with its teachers' targets.
 
     `teach` maps raw samples to float32 targets (n_samples, width). `teacher_targets`
-    are those of all samples if they were precomputed, else None. The data and the
+    are those of all samples, or None if batches are augmented. The data and the
     teachers stay out of pickles and copies.
     """
 
@@ -44,21 +87,128 @@ class TeacherTerm(torch.nn.Module):
         self.teach = teach
         self.teacher_targets = teacher_targets
 
-    def forward(self, features: torch.Tensor, X: Any, rows: np.ndarray) -> torch.Tensor:
+    def forward(self, batch: PenaltyBatch) -> torch.Tensor:
         """The distance of a batch from its teachers' targets."""
         known = self.teacher_targets
-        targets = self.teach(X) if known is None else known[rows]
-        return self.distance(features, torch.from_numpy(targets).to(features))
+        targets = self.teach(batch.X) if known is None else known[batch.rows]
+        return self.distance(batch, torch.from_numpy(targets).to(batch.features))
 
     @abstractmethod
     def distance(
-        self, features: torch.Tensor, teacher_targets: torch.Tensor
+        self, batch: PenaltyBatch, teacher_targets: torch.Tensor
     ) -> torch.Tensor:
         """The mean distance, one number."""
 
     def __getstate__(self) -> dict[str, Any]:
         held = {"teach", "teacher_targets"}
         return {k: v for k, v in vars(self).items() if k not in held}
+
+
+def compute_targets(
+    teach: Callable[[Any], np.ndarray], labelled: np.ndarray, context: PenaltyContext
+) -> np.ndarray | None:
+    """Targets of all samples, or None if the samples of batches will be augmented.
+
+    Those of the labelled samples are given. The unlabelled samples are taught block by
+    block, and what does not fit into memory is kept in a temporary file.
+    """
+    if not context.precompute:
+        return None
+    n_labelled, width = labelled.shape
+    n_unlabelled = 0 if context.unlabelled is None else len(context.unlabelled)
+    shape = n_labelled + n_unlabelled, width
+    if math.prod(shape) * 4 > _MAX_BYTES:
+        file = tempfile.TemporaryFile()  # deleted with the array
+        targets = np.memmap(file, np.float32, "w+", shape=shape)
+    else:
+        targets = np.empty(shape, np.float32)
+    targets[:n_labelled] = labelled
+    for start in range(0, n_unlabelled, _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, n_unlabelled))
+        targets[n_labelled + rows] = teach(take_samples(context.unlabelled, rows))
+    for block in gen_batches(len(targets), 2**16):
+        bad = ~np.isfinite(targets[block]).all(axis=1)
+        if bad.any():
+            rows = block.start + np.flatnonzero(bad)[:10]
+            which = Batch(None, rows, n_labelled).describe(np.arange(len(rows)))
+            raise ValueError(
+                "What the teachers give is NaN or infinite, first for "
+                f"{which}. Look for NaN in these."
+            )
+    return targets
+
+
+def leave_one_out_head(features: Any, context: PenaltyContext) -> Any:
+    """The head to expect most of, fitted to the training part of labelled samples."""
+    kind = LogME if context.classes is None else LogMEClassifier
+    params = {"fit_intercept": True, "leave_one_out": True}
+    if context.classes is not None:
+        params["prior"] = "shared"
+    with warnings.catch_warnings():
+        # The bias is the same for teachers and network.
+        warnings.simplefilter("ignore", EqualClassesWarning)
+        return kind(**params).fit(features[context.train], context.y[context.train])
+
+
+def expected_score(predictions: np.ndarray, context: PenaltyContext) -> float:
+    """Accuracy, or R^2 for numbers, of predictions for the training part."""
+    y = context.y[context.train]
+    if context.classes is None:
+        return r2_score(y, predictions)
+    return accuracy_score(y, context.classes[predictions.argmax(axis=1)])
+
+
+@dataclass(frozen=True)
+class Expectations:
+    """What leave-one-out predictions say of teachers and network, before tuning.
+
+    Accuracies, or R^2 for numbers, of linear heads on their features.
+    """
+
+    teachers: list[float]
+    mixture: float
+    network: float
+
+
+def expect(
+    predictions: Sequence[np.ndarray],
+    mixture_weights: np.ndarray,
+    own_features: np.ndarray,
+    penalty: TeacherPenalty,
+    context: PenaltyContext,
+) -> Expectations:
+    """Compare teachers with the network, by predictions of left-out samples.
+
+    Warns if the mixed teachers are worse.
+    """
+    own = leave_one_out_head(own_features, context).loo_predictions_
+    found = Expectations(
+        teachers=[expected_score(p, context) for p in predictions],
+        mixture=expected_score(np.tensordot(mixture_weights, predictions, 1), context),
+        network=expected_score(own, context),
+    )
+    if found.mixture < found.network:
+        score, unit, factor = "accuracy", " %", 100
+        if context.classes is None:
+            score, unit, factor = "R^2", "", 1
+        warnings.warn(
+            f"The teachers of {type(penalty).__name__} are not expected to help. The "
+            f"leave-one-out {score} of linear heads on {len(context.train)} samples is "
+            f"{factor * found.mixture:.3g}{unit} for the teachers together, and "
+            f"{factor * found.network:.3g}{unit} for the network before tuning.",
+            WeakTeachersWarning,
+            stacklevel=6,
+        )
+    return found
+
+
+def mix_weights(scores: Sequence[float], temperature: float) -> np.ndarray:
+    """Soft-max of scores, in nats per sample, divided by the temperature."""
+    scores = np.array(scores) / temperature
+    if (perfect := np.isposinf(scores)).any():
+        # A target that is explained without error: finite scores do not count then.
+        scores = np.where(perfect, 0, -np.inf)
+    return softmax(scores)
 
 
 def check_teachers(teachers: Sequence[Any]) -> list[tuple[Any, Any]]:
