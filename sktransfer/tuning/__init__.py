@@ -16,6 +16,7 @@ _LAZY = {
     "FineTuneRegressor": "_fine_tune",
     "PenaltyBatch": "penalties._base",
     "PenaltyContext": "penalties._base",
+    "PredictiveDistillation": "penalties._predictive_distillation",
     "ZooTuning": "_zoo_tuning",
     "rank_and_tune": "_rank_and_tune",
 }
@@ -28,6 +29,7 @@ __all__ = [
     "FineTuneRegressor",
     "PenaltyBatch",
     "PenaltyContext",
+    "PredictiveDistillation",
     "ZooTuning",
     "rank_and_tune",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ _OPTIMIZERS = {
     "sgd": partial(torch.optim.SGD, momentum=0.9, nesterov=True),
     "adamw": torch.optim.AdamW,
 }
+_COUNT = [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})]
 _SCHEDULES = {
     "cosine": torch.optim.lr_scheduler.CosineAnnealingLR,
     "constant": lambda optimizer, n_steps: None,
@@ -59,13 +61,19 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     _parameter_constraints: ClassVar[dict] = {
         "network": [str, callable, BaseEstimator],
         "penalty": [BasePenalty, None],
-        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "head_lr_factor": [Interval(Real, 0, None, closed="neither")],
         "optimizer": [StrOptions(set(_OPTIMIZERS)), callable],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "schedule": [StrOptions(set(_SCHEDULES)), callable],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [
+            Interval(Integral, 1, None, closed="left"),
+            StrOptions({"auto"}),
+        ],
         "unlabelled_ratio": [Interval(Real, 0, None, closed="neither")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
@@ -83,14 +91,14 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         network: Any,
         *,
         penalty: BasePenalty | None = None,
-        max_epochs: int = 20,
-        lr: float = 0.01,
+        max_epochs: int | str = "auto",
+        lr: float = 0.03,
         head_lr_factor: float = 10,
         optimizer: str | Callable[..., Any] = "sgd",
-        weight_decay: float = 5e-4,
+        weight_decay: float = 5e-3,
         schedule: str | Callable[..., Any] = "cosine",
-        batch_size: int = 64,
-        unlabelled_ratio: float = 4.0,
+        batch_size: int | str = "auto",
+        unlabelled_ratio: float = 2.0,
         validation_fraction: float | None = None,
         n_iter_no_change: int | None = None,
         augment: Callable[[Any], Any] | None = None,
@@ -184,14 +192,15 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         samples = Samples(X, target, np.arange(n_samples))
         train, valid = self._split(samples, split)
         train = replace(train, unlabelled=unlabelled, augment=self.augment)
-        n_unlabelled = round(self.batch_size * self.unlabelled_ratio) + 1
-        n_together = self.batch_size + (0 if unlabelled is None else n_unlabelled)
+        batch_size = self._find_batch_size(train)
+        n_unlabelled = round(batch_size * self.unlabelled_ratio) + 1
+        n_together = batch_size + (0 if unlabelled is None else n_unlabelled)
         options = {"batch_size": n_together, "device": self.device}
         backbone = make_backbone(self.network, **options)
         with forked_rng(backbone.device):
             torch.manual_seed(initial)
             module = self._make_module(backbone, train, y, classes)
-            net = self._make_net(module, valid)
+            net = self._make_net(module, train, valid)
             torch.manual_seed(training)
             with net.noticing_interrupts():
                 self._train(net, train, checkpoint, seeds)
@@ -265,6 +274,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 train=samples.rows,
                 unlabelled=samples.unlabelled,
                 classes=classes,
+                center=self.target_mean_,
                 scale=self.target_scale_,
                 features=backbone.transform,
                 precompute=self.augment is None,
@@ -273,12 +283,26 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             if not callable(term):
                 raise TypeError(
                     f"{type(self.penalty).__name__}.bind must return a callable "
-                    f"term(features, X, rows). Got {term!r}."
+                    f"term(batch). Got {term!r}."
                 )
         return module
 
-    def _make_net(self, module: TunedModule, valid: Samples | None) -> TuningNet:
+    def _find_batch_size(self, samples: Samples) -> int:
+        if self.batch_size != "auto":
+            return self.batch_size
+        return int(np.clip(len(samples) // 8, 16, 64))
+
+    def _find_max_epochs(self, n_batches: int) -> int:
+        if self.max_epochs != "auto":
+            return self.max_epochs
+        return max(20, math.ceil(400 / n_batches))
+
+    def _make_net(
+        self, module: TunedModule, train: Samples, valid: Samples | None
+    ) -> TuningNet:
         device = module.backbone.device
+        batch_size = self._find_batch_size(train)
+        n_batches = len(BatchRows(train, batch_size, shuffle=True))
         optimizer = self.optimizer
         if isinstance(optimizer, str):
             optimizer = _OPTIMIZERS[optimizer]
@@ -290,8 +314,8 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             criterion=self._criterion,
             optimizer=optimizer,
             lr=self.lr,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
+            max_epochs=self._find_max_epochs(n_batches),
+            batch_size=batch_size,
             head_lr_factor=self.head_lr_factor,
             weight_decay=self.weight_decay,
             mixed_precision=mixed,
@@ -312,9 +336,8 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         seeds: np.ndarray,
     ) -> None:
         """Train from the checkpoint, if any, to the last epoch or an early stop."""
-        n_steps = self.max_epochs * len(
-            BatchRows(samples, self.batch_size, shuffle=True)
-        )
+        max_epochs = net.max_epochs
+        n_steps = max_epochs * len(BatchRows(samples, net.batch_size, shuffle=True))
         schedule = self.schedule
         if isinstance(schedule, str):
             schedule = _SCHEDULES[schedule]
@@ -323,10 +346,10 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             checkpoint.restore(net)
         data = {"X": samples, "y": None}
         root = self._init_callback_context(
-            max_subtasks=self.max_epochs
+            max_subtasks=max_epochs
         ).call_on_fit_task_begin(estimator=self)
         net.notify("on_train_begin", **data)
-        while len(net.history) < self.max_epochs and not self._is_over(net):
+        while len(net.history) < max_epochs and not self._is_over(net):
             epoch = root.subcontext(task_name="epoch")
             epoch.call_on_fit_task_begin(estimator=self)
             net.fit_loop(**data, epochs=1)

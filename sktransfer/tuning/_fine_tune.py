@@ -31,22 +31,25 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     penalty : BasePenalty, default=None
         Regularizer, such as :class:`BayesianTuning` or :class:`FeatureDistillation`,
         which transfer knowledge from teachers. None is plain fine-tuning.
-    max_epochs : int, default=20
-    lr : float, default=0.01
+    max_epochs : int or "auto", default="auto"
+        Number of passes over the labelled samples. ``"auto"`` is 20, or as many as make
+        400 steps: few samples need many passes.
+    lr : float, default=0.03
         Initial learning rate of the pre-trained parameters.
     head_lr_factor : float, default=10
         Factor of the learning rate for the head and for what a penalty learns.
     optimizer : {"sgd", "adamw"} or callable, default="sgd"
         ``"sgd"`` has Nesterov momentum 0.9. A callable takes parameter groups, `lr` and
         `weight_decay`, as the classes of :mod:`torch.optim` do.
-    weight_decay : float, default=5e-4
+    weight_decay : float, default=5e-3
     schedule : {"cosine", "constant"} or callable, default="cosine"
         Schedule of the learning rates, step by step. A callable takes the optimiser and
         the number of steps, and returns a scheduler of
         :mod:`torch.optim.lr_scheduler` or None.
-    batch_size : int, default=64
-        Number of labelled samples in a batch.
-    unlabelled_ratio : float, default=4
+    batch_size : int or "auto", default="auto"
+        Number of labelled samples in a batch. ``"auto"`` is an eighth of all, at least
+        16 and at most 64.
+    unlabelled_ratio : float, default=2
         How many unlabelled samples join each labelled one in a batch, if any are given
         to `fit` and the penalty learns from them. An epoch is a pass over the labelled
         samples.

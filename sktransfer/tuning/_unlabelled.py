@@ -17,17 +17,16 @@ from sktransfer.utils._array_api import to_numpy
 def check_unlabelled(unlabelled: Any, X: Any, estimator: Any) -> Any:
     """The unlabelled samples, checked for being like the labelled ones."""
     advice = "Pass unlabelled=None to train without unlabelled samples."
-    try:
-        n_unlabelled = len(unlabelled)
-    except TypeError:
-        n_unlabelled = 1  # whatever is wrong is said below
-    if n_unlabelled == 0:
+    if hasattr(unlabelled, "__len__") and len(unlabelled) == 0:
         raise ValueError(
             f"The 'unlabelled' samples given to {type(estimator).__name__} are empty. "
             + advice
         )
     same = unlabelled is X
-    unlabelled, n_unlabelled = check_samples(unlabelled, estimator)
+    try:
+        unlabelled, n_unlabelled = check_samples(unlabelled, estimator)
+    except TypeError as error:
+        raise TypeError(f"The 'unlabelled' samples: {error}") from error
     own, other = _describe(X), _describe(unlabelled)
     if own != other:
         raise ValueError(

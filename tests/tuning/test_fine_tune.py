@@ -280,7 +280,7 @@ def test_other_errors(make_extractor, data):
         model.fit(X, None)
     with pytest.raises(TypeError, match="Only torch modules can be fine-tuned"):
         FineTuneClassifier(Numbers()).fit(X, y)
-    with pytest.raises(ValueError, match="as many samples as it gets. Got 1 for 60"):
+    with pytest.raises(ValueError, match="as many samples as it gets. Got 1 for 16"):
         clone(model).set_params(augment=lambda batch: batch[:1]).fit(X, y)
     with pytest.raises(ValueError, match="contains NaN"):
         FineTuneRegressor(make_extractor(0)).fit(X, np.full(60, np.nan))
@@ -299,9 +299,9 @@ def test_optimizer_and_schedule_of_ones_own(make_extractor, data):
         make_extractor(0), **FAST, optimizer=torch.optim.Adam, schedule=schedule
     ).fit(X, y)
     assert isinstance(model.net_.optimizer_, torch.optim.Adam)
-    np.testing.assert_allclose(rates[0], [0.01, 0.1])
+    np.testing.assert_allclose(rates[0], [0.03, 0.3])
     last = [group["lr"] for group in model.net_.optimizer_.param_groups]
-    np.testing.assert_allclose(last, [1e-5, 1e-4])
+    np.testing.assert_allclose(last, [3e-5, 3e-4])
 
 
 def test_progress_and_callbacks(make_extractor, data, capsys):
@@ -490,3 +490,16 @@ def test_texts(data, global_random_seed):
     by_word = clone(extractor).set_params(pooling="tokens")
     with pytest.raises(ValueError, match="needs one row of features per sample"):
         FineTuneClassifier(by_word).fit(texts, y)
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "batch_size", "n_epochs"), [(60, 16, 100), (240, 30, 50)]
+)
+def test_automatic_batches_and_epochs(
+    make_extractor, data, n_samples, batch_size, n_epochs
+):
+    X, y = (np.resize(part, (n_samples, *part.shape[1:])) for part in data)
+    model = FineTuneClassifier(make_extractor(0), device="cpu").fit(X, y)
+    assert len(model.history_) == n_epochs
+    assert len(model.history_[0, "batches"]) * n_epochs == 400
+    assert model.net_.batch_size == batch_size

@@ -43,6 +43,7 @@ def context_of(X, y, features, *, precompute=True):
         train=np.arange(len(y)),
         unlabelled=None,
         classes=None if regression else np.unique(y),
+        center=y.mean(axis=0) if regression else None,
         scale=y.std(axis=0) if regression else None,
         features=features,
         precompute=precompute,

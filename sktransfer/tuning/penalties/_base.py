@@ -38,9 +38,9 @@ class PenaltyContext:
         The n_unlabelled samples without labels given to ``fit``.
     classes : ndarray of shape (n_classes,) or None
         The sorted labels; None for regression.
-    scale : ndarray of shape (n_targets,) or None
-        Standard deviations of the numbers, which the network is trained to predict in
-        this unit; None for labels.
+    center, scale : ndarray of shape (n_targets,) or None
+        Means and standard deviations of the numbers: the head learns to give
+        (y - center) / scale. None for labels.
     features : callable
         Maps raw samples to the features of `module` in evaluation mode, of shape
         (n_samples, n_features). Call it while binding, before the weights move.
@@ -62,7 +62,7 @@ class PenaltyContext:
     ...     start={n: w.detach().clone() for n, w in network.named_parameters()},
     ...     X=np.ones((4, 3), dtype=np.float32), y=np.arange(4) % 2,
     ...     train=np.arange(4), unlabelled=None, classes=np.arange(2),
-    ...     scale=None, features=lambda X: X, precompute=True,
+    ...     center=None, scale=None, features=lambda X: X, precompute=True,
     ... )
     >>> list(context.start)
     ['weight', 'bias']
@@ -75,6 +75,7 @@ class PenaltyContext:
     train: np.ndarray
     unlabelled: Any
     classes: np.ndarray | None
+    center: np.ndarray | None
     scale: np.ndarray | None
     features: Callable[[Any], np.ndarray]
     precompute: bool

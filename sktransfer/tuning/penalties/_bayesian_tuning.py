@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import joblib
 import numpy as np
 from sklearn.base import clone
-from sklearn.utils._param_validation import Interval
+from sklearn.utils._param_validation import Interval, StrOptions
 
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.tuning.penalties._base import PenaltyBatch, PenaltyContext
@@ -36,9 +36,12 @@ class BayesianTuning(TeacherPenalty):
     teachers : list of (extractor, LogME) tuples
         As returned by ``ModelSelector.teachers(k)``, of any widths. An unfitted LogME
         (as in every clone, and so in a grid search) is fitted to the training data.
+    mixture : {"logme", "loo_log_likelihood"}, default="logme"
+        What decides the teachers' weights: their LogME, as in the paper, or the
+        leave-one-out log-likelihood of calibrated heads. Where weak teachers are among
+        strong ones, the latter gives them less weight.
     temperature : float, default=0.1
-        Temperature, in nats, of the softmax that turns the teachers' LogME into their
-        weights.
+        Temperature, in nats, of the softmax that turns these scores into weights.
     normalize : bool, default=True
         Whether to divide the penalty of labels by the mean variance of their one-hot
         columns, so that a good `weight` does not depend on the number of classes. False
@@ -47,8 +50,8 @@ class BayesianTuning(TeacherPenalty):
         Where to keep the teachers' features, as in
         :class:`~sktransfer.model_selection.ModelSelector`. They are then computed once
         for all fits, such as those of a grid search. Extractors alone are kept.
-    weight : float, default=3.0
-        Factor of the penalty, lambda.
+    weight : float, default=30.0
+        Factor of the penalty, lambda. The penalty is a mean of small squares.
 
     See Also
     --------
@@ -101,6 +104,7 @@ class BayesianTuning(TeacherPenalty):
 
     _parameter_constraints: ClassVar[dict] = {
         **TeacherPenalty._parameter_constraints,
+        "mixture": [StrOptions({"loo_log_likelihood", "logme"})],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "normalize": ["boolean"],
     }
@@ -109,12 +113,14 @@ class BayesianTuning(TeacherPenalty):
         self,
         teachers: Sequence[tuple[Any, Any]],
         *,
+        mixture: str = "logme",
         temperature: float = 0.1,
         normalize: bool = True,
         memory: str | joblib.Memory | None = None,
-        weight: float = 3.0,
+        weight: float = 30.0,
     ):
         self.teachers = teachers
+        self.mixture = mixture
         self.temperature = temperature
         self.normalize = normalize
         self.memory = memory
@@ -165,7 +171,7 @@ class BayesianTuning(TeacherPenalty):
             Has the attributes `mixture_weights`, `coef` and `intercept`.
         """
         y, train = context.y, context.train
-        extractors, heads, means, left_out = [], [], [], []
+        extractors, heads, means, left_out, scores = [], [], [], [], []
         for extractor, logme in check_teachers(self.teachers):
             F = self._features(extractor, context.X)
             if len(train) < len(y) or not logme.__sklearn_is_fitted__():
@@ -173,8 +179,11 @@ class BayesianTuning(TeacherPenalty):
             extractors.append(extractor)
             heads.append(logme)
             means.append(_predictive_mean(logme, F))
-            left_out.append(leave_one_out_head(F, context).loo_predictions_)
-        pi = mix_weights([logme.logme_ for logme in heads], self.temperature)
+            calibrated = leave_one_out_head(F, context)
+            left_out.append(calibrated.loo_predictions_)
+            by_logme = self.mixture == "logme"
+            scores.append(logme.logme_ if by_logme else calibrated.loo_log_likelihood_)
+        pi = mix_weights(scores, self.temperature)
 
         def mix(means: Sequence[np.ndarray]) -> np.ndarray:
             return np.tensordot(pi, means, axes=1).astype(np.float32)

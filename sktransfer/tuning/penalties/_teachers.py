@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, r2_score
-from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import check_memory
 
@@ -64,12 +63,29 @@ class TeacherPenalty(BasePenalty):
         if is_stateless(extractor):  # a lookup would fit others anew
             digests = SampleDigests(X, len(X), memory).of(np.arange(len(X)), None)
         if digests is None:
-            return np.asarray(extractor.transform(X))
-        # As the selector looks them up, so that it finds them, too.
-        wanted = {"source_proba": False, "all_layers": False}
-        name = type(extractor).__name__
-        found = fit_and_extract(name, extractor, X, None, wanted, memory, digests)
-        return np.asarray(found[1].joined)
+            features = np.asarray(extractor.transform(X))
+        else:
+            # As the selector looks them up, so that it finds them, too.
+            wanted = {"source_proba": False, "all_layers": False}
+            name = type(extractor).__name__
+            found = fit_and_extract(name, extractor, X, None, wanted, memory, digests)
+            features = np.asarray(found[1].joined)
+        bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+        if len(bad):
+            raise _NotFiniteError(bad, len(X))
+        return features
+
+
+class _NotFiniteError(ValueError):
+    """Features of a teacher are NaN or infinite for some rows of n samples."""
+
+    def __init__(self, rows: np.ndarray, n_samples: int):
+        which = Batch(None, rows[:10], n_samples).describe(np.arange(len(rows[:10])))
+        super().__init__(
+            "The features of a teacher are NaN or infinite for "
+            f"{which}{' and others' if len(rows) > 10 else ''}. Look for NaN in these."
+        )
+        self.rows = rows
 
 
 class TeacherTerm(torch.nn.Module):
@@ -125,16 +141,12 @@ def compute_targets(
     targets[:n_labelled] = labelled
     for start in range(0, n_unlabelled, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, n_unlabelled))
-        targets[n_labelled + rows] = teach(take_samples(context.unlabelled, rows))
-    for block in gen_batches(len(targets), 2**16):
-        bad = ~np.isfinite(targets[block]).all(axis=1)
-        if bad.any():
-            rows = block.start + np.flatnonzero(bad)[:10]
-            which = Batch(None, rows, n_labelled).describe(np.arange(len(rows)))
-            raise ValueError(
-                "What the teachers give is NaN or infinite, first for "
-                f"{which}. Look for NaN in these."
-            )
+        try:
+            block = teach(take_samples(context.unlabelled, rows))
+        except _NotFiniteError as error:
+            rows = n_labelled + start + error.rows
+            raise _NotFiniteError(rows, n_labelled) from error
+        targets[n_labelled + rows] = block
     return targets
 
 
