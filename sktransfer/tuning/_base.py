@@ -22,6 +22,7 @@ from sklearn.utils.validation import check_is_fitted
 from sktransfer.feature_extraction import check_samples, take_samples
 from sktransfer.tuning._backbone import Backbone, make_backbone
 from sktransfer.tuning._checkpoint import Checkpoint
+from sktransfer.tuning._export import export_network
 from sktransfer.tuning._net import (
     Batches,
     Samples,
@@ -329,6 +330,20 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 f"samples, the first of them sample {bad[0]}. {advice}."
             )
         return outputs.cpu().numpy()
+
+    def export(self, X: Any, path: str | os.PathLike | None = None) -> torch.nn.Module:
+        """TODO."""
+        check_is_fitted(self)
+        X, n_samples = check_samples(X, self)
+        # Traced with one sample, a network would take no other number of them.
+        rows = np.arange(max(2, min(n_samples, 8))) % n_samples
+        return export_network(
+            self.net_.module_.backbone,
+            self.head_,
+            take_samples(X, rows),
+            path,
+            classes=getattr(self, "classes_", None),
+        )
 
     @property
     def history_(self) -> Any:
