@@ -6,7 +6,9 @@ import copy
 import inspect
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,8 +27,8 @@ from sktransfer.utils._optional import import_optional
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
 
 METADATA = "sktransfer.json"
-_SUFFIXES = (".pt2", ".onnx")
-# Of the largest output, or of 1 if all are smaller. Other runtimes sum in another order.
+# Relative to the largest output, or to 1 if all are smaller. Other runtimes sum in
+# another order.
 _TOLERANCES = {".pt2": 1e-5, ".onnx": 1e-4}
 # What timm says about the images that a network was trained on.
 _TIMM_KEYS = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -62,17 +64,24 @@ def export_network(
         if module is None:
             module = _Deployed(own, head, examples[0]).eval()
             _check(module, examples, "The network, run once more,")
-        program = _trace(module, examples)
-        traced = program.module()
-        _check(traced, examples, "The program that torch.export has traced")
-        if path is not None:
-            facts = _describe(own, examples, classes)
-            write = _write_onnx if path.suffix == ".onnx" else _write_pt2
-            with replacing_file(path) as part:
-                write(program, part, examples, facts)
-    if _needs_sktransfer(module):
-        return traced
-    return module
+        with _torch_at_work():
+            program = _trace(module, examples)
+            traced = _as_module(program)
+            _check(traced, examples, "The program that torch.export has traced")
+            if path is not None:
+                facts = _describe(own, examples, classes)
+                write = _write_onnx if path.suffix.lower() == ".onnx" else _write_pt2
+                with replacing_file(path) as part:
+                    write(program, part, examples, facts)
+    return traced if _needs_sktransfer(module) else module
+
+
+@contextmanager
+def _torch_at_work() -> Iterator[None]:
+    """One trace at a time, for torch replaces its own functions; without its noise."""
+    with exclusive([torch.export]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`isinstance\\(treespec", FutureWarning)
+        yield
 
 
 @dataclass
@@ -110,7 +119,8 @@ class _Example:
         """Inputs of the kind of these, from other arguments."""
         if self.kwargs:
             given = dict(zip(self.kwargs, values, strict=True))
-            return self.inputs._replace(tensors=given) if _is_text(self.inputs) else given
+            is_text = _is_text(self.inputs)
+            return self.inputs._replace(tensors=given) if is_text else given
         return values[0] if isinstance(self.inputs, torch.Tensor) else [*values]
 
     def compare(self, call: Callable[..., Any]) -> float:
@@ -192,7 +202,7 @@ def _plain_module(
         return None
     finally:
         hook.remove()
-    # With more axes, features are pooled before the head, which may be another function.
+    # With more axes, features are pooled before the head: mostly another function.
     return module.eval() if same and n_axes == [2] * len(examples) else None
 
 
@@ -277,15 +287,9 @@ def _trace(
     for name, axes in _variable_axes(examples).items():
         shapes[leaves[name]] = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
     try:
-        # One at a time: torch replaces some of its functions while it traces.
-        with exclusive([torch.export]):
-            program = torch.export.export(
-                module,
-                whole.args,
-                whole.kwargs,
-                dynamic_shapes=shapes,
-                strict=False,
-            )
+        program = torch.export.export(
+            module, whole.args, whole.kwargs, dynamic_shapes=shapes, strict=False
+        )
     except Exception as error:
         raise ValueError(
             f"{type(module).__name__} cannot be traced by torch.export: "
@@ -295,6 +299,14 @@ def _trace(
         program = program.run_decompositions({})  # without operations in place
         _prune(program)
     return program
+
+
+def _as_module(program: torch.export.ExportedProgram) -> torch.nn.Module:
+    module = program.module()
+    if "_guards_fn" not in dict(module.named_children()):
+        return module  # of an older torch: a hook checks its inputs
+    # The same graph, whose eval() does not raise an error.
+    return torch.fx.GraphModule(module, module.graph).eval()
 
 
 def _prune(program: torch.export.ExportedProgram) -> None:
@@ -397,7 +409,7 @@ def _import_onnx() -> Any:
 def _check_path(path: str | os.PathLike) -> Path:
     """A path that can be written to, as far as that can be told before the work."""
     path = Path(path)
-    if path.suffix not in _SUFFIXES:
+    if path.suffix.lower() not in _TOLERANCES:
         raise ValueError(
             "The 'path' parameter of export must end in '.pt2' (torch.export) or "
             f"'.onnx'. Got {str(path)!r} instead."
@@ -409,7 +421,7 @@ def _check_path(path: str | os.PathLike) -> Path:
     folder = Path(os.path.realpath(path)).parent
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{folder} must not be written to.")
-    if path.suffix == ".onnx":
+    if path.suffix.lower() == ".onnx":
         _import_onnx()
     return path
 

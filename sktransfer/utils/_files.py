@@ -183,9 +183,7 @@ def replacing(path: Path) -> Iterator[TextIO]:
     """
     with (
         replacing_file(path) as part,
-        part.open(
-            "w", newline="", encoding="utf-8", errors="backslashreplace"
-        ) as file,
+        part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         yield file
 
