@@ -56,20 +56,24 @@ def export_network(
         batch_size=len(X),
         device="cpu",
     ).eval()
+    unused = copy.deepcopy(own.module)  # a run may leave traces in a module
     with torch.no_grad():
         examples = list(_make_examples(own, head, X))
-        module = _plain_module(own, head, examples)
+        module = _plain_module(unused, own, head, examples)
         if path is None and module is not None and not _needs_sktransfer(module):
             return module
-        if module is None:
+        own_class = module is not None
+        if not own_class:
             module = _Deployed(own, head, examples[0]).eval()
             _check(module, examples, "The network, run once more,")
         with _torch_at_work():
-            program = _trace(module, examples)
+            # Of a copy, in which a trace may leave tensors without values.
+            traceable = copy.deepcopy(module) if own_class else module
+            program = _trace(traceable, examples)
             traced = _as_module(program)
             _check(traced, examples, "The program that torch.export has traced")
             if path is not None:
-                facts = _describe(own, examples, classes)
+                facts = _describe(program, own, examples, classes)
                 write = _write_onnx if path.suffix.lower() == ".onnx" else _write_pt2
                 with replacing_file(path) as part:
                     write(program, part, examples, facts)
@@ -78,9 +82,9 @@ def export_network(
 
 @contextmanager
 def _torch_at_work() -> Iterator[None]:
-    """One trace at a time, for torch replaces its own functions; without its noise."""
+    """One trace at a time, as torch replaces its own functions, and no warnings."""
     with exclusive([torch.export]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`isinstance\\(treespec", FutureWarning)
+        warnings.simplefilter("ignore")
         yield
 
 
@@ -177,7 +181,10 @@ def _make_examples(
 
 
 def _plain_module(
-    backbone: Backbone, head: torch.nn.Linear, examples: list[_Example]
+    module: torch.nn.Module,
+    backbone: Backbone,
+    head: torch.nn.Linear,
+    examples: list[_Example],
 ) -> torch.nn.Module | None:
     """The network's own module with the new head, if that gives the same outputs."""
     extractor, (_, layers) = backbone.extractor, backbone._run_as
@@ -185,23 +192,22 @@ def _plain_module(
     if callable(extractor.pooling):
         return None
     head = copy.deepcopy(head)
-    module = copy_module(backbone.module)
-    if names in (["penultimate"], [f"input({old})"]):
-        if not isinstance(module.get_submodule(old), torch.nn.Linear):
-            return None
-        module.set_submodule(old, head)
-    elif names == ["output"]:
-        module = torch.nn.Sequential(module, head)
-    else:
-        return None
     n_axes = []
-    hook = head.register_forward_pre_hook(lambda _, args: n_axes.append(args[0].ndim))
     try:
-        same = all(example.compare(module) <= 1e-5 for example in examples)
+        if names in (["penultimate"], [f"input({old})"]):
+            if not isinstance(module.get_submodule(old), torch.nn.Linear):
+                return None
+            module.set_submodule(old, head)
+        elif names == ["output"]:
+            module = torch.nn.Sequential(module, head)
+        else:
+            return None
+        trial = copy.deepcopy(module).eval()
+        reads = trial[1] if names == ["output"] else trial.get_submodule(old)
+        reads.register_forward_pre_hook(lambda _, args: n_axes.append(args[0].ndim))
+        same = all(example.compare(trial) <= 1e-5 for example in examples)
     except Exception:  # the module does more than that
         return None
-    finally:
-        hook.remove()
     # With more axes, features are pooled before the head: mostly another function.
     return module.eval() if same and n_axes == [2] * len(examples) else None
 
@@ -252,7 +258,7 @@ def _check(
         except Exception as error:
             raise ValueError(
                 f"{subject} fails on a batch of {len(example.outputs)} of the samples "
-                f"of X: {_first_line(error)}"
+                f"of X: {_reason(error)}"
             ) from error
         if not difference <= _TOLERANCES[suffix]:
             raise ValueError(
@@ -293,7 +299,7 @@ def _trace(
     except Exception as error:
         raise ValueError(
             f"{type(module).__name__} cannot be traced by torch.export: "
-            f"{_first_line(error)}"
+            f"{_reason(error)}"
         ) from error
     if isinstance(module, _Deployed):
         program = program.run_decompositions({})  # without operations in place
@@ -327,7 +333,10 @@ def _prune(program: torch.export.ExportedProgram) -> None:
 
 
 def _describe(
-    backbone: Backbone, examples: list[_Example], classes: np.ndarray | None
+    program: torch.export.ExportedProgram,
+    backbone: Backbone,
+    examples: list[_Example],
+    classes: np.ndarray | None,
 ) -> dict[str, Any]:
     """What the user of a file has to know: the classes and the inputs."""
     extractor, variable = backbone.extractor, _variable_axes(examples)
@@ -344,14 +353,18 @@ def _describe(
         "classes": None if classes is None else classes.tolist(),
         "inputs": [
             {
-                "name": name,
+                "name": own,
                 "dtype": str(tensor.dtype).removeprefix("torch."),
                 "shape": [
                     None if axis in variable[name] else size
                     for axis, size in enumerate(tensor.shape)
                 ],
             }
-            for name, tensor in examples[0].leaves().items()
+            for own, (name, tensor) in zip(
+                program.graph_signature.user_inputs,
+                examples[0].leaves().items(),
+                strict=True,
+            )
         ],
         "preprocessing": {
             "extractor": type(extractor).__name__,
@@ -373,7 +386,7 @@ def _write_onnx(
     program: Any, path: Path, examples: list[_Example], facts: dict[str, Any]
 ) -> None:
     runtime = _import_onnx()
-    names = list(examples[0].leaves())
+    names = program.graph_signature.user_inputs
     try:
         made = torch.onnx.export(
             program,
@@ -382,18 +395,21 @@ def _write_onnx(
             dynamo=True,
             verbose=False,
         )
+        made.model.metadata_props[METADATA] = json.dumps(facts, default=str)
+        made.save(path, external_data=False)  # one file, of at most 2 GB
+    except OSError:
+        raise
     except Exception as error:
         raise ValueError(
-            f"The network cannot be converted to ONNX: {_first_line(error)}"
+            f"The network cannot be written as ONNX: {_reason(error)}"
         ) from error
-    made.model.metadata_props[METADATA] = json.dumps(facts, default=str)
-    made.save(path, external_data=False)
     session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     taken = {node.name for node in session.get_inputs()}
 
     def call(*args: Any, **kwargs: Any) -> torch.Tensor:
-        given = _Example(kwargs or args, None).leaves()
-        given = {name: x.numpy() for name, x in given.items() if name in taken}
+        leaves = _Example(kwargs or args, None).leaves().values()
+        pairs = zip(names, leaves, strict=True)
+        given = {name: x.numpy() for name, x in pairs if name in taken}
         return torch.from_numpy(session.run(None, given)[0])
 
     _check(call, examples, "The ONNX file, run by onnxruntime,", suffix=".onnx")
@@ -414,11 +430,11 @@ def _check_path(path: str | os.PathLike) -> Path:
             "The 'path' parameter of export must end in '.pt2' (torch.export) or "
             f"'.onnx'. Got {str(path)!r} instead."
         )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent} is not a folder; create it first.")
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is not a folder; create it first.")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a file.")
-    folder = Path(os.path.realpath(path)).parent
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"{folder} must not be written to.")
     if path.suffix.lower() == ".onnx":
@@ -426,6 +442,13 @@ def _check_path(path: str | os.PathLike) -> Path:
     return path
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
-    return f"{type(error).__name__}: {text}"
+def _reason(error: BaseException) -> str:
+    """One line on the first cause of an error of torch."""
+    if "specialized it to be a constant" in str(error):
+        return (
+            "its code fixes the size of an axis that varies, such as the number of "
+            "samples in len(x), where x.shape[0] does not, or in a loop over samples."
+        )
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}"
