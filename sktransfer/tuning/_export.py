@@ -77,7 +77,7 @@ def export_network(
                 write = _write_onnx if path.suffix.lower() == ".onnx" else _write_pt2
                 with replacing_file(path) as part:
                     write(program, part, examples, facts)
-    return traced if _needs_sktransfer(module) else module
+    return module if own_class and not _needs_sktransfer(module) else traced
 
 
 @contextmanager
@@ -125,7 +125,8 @@ class _Example:
             given = dict(zip(self.kwargs, values, strict=True))
             is_text = _is_text(self.inputs)
             return self.inputs._replace(tensors=given) if is_text else given
-        return values[0] if isinstance(self.inputs, torch.Tensor) else [*values]
+        kind = type(self.inputs)
+        return kind(values) if kind in (list, tuple) else values[0]
 
     def compare(self, call: Callable[..., Any]) -> float:
         """Largest difference of outputs, relative to the largest one or to 1."""
@@ -291,6 +292,11 @@ def _trace(
     leaves = whole.leaves()
     shapes = torch.export.ShapesCollection()
     for name, axes in _variable_axes(examples).items():
+        if any(leaves[name].shape[axis] == 1 for axis in axes):
+            raise ValueError(
+                "torch.export fixes axes of size 1, here of the input "
+                f"{name!r}. Pass a text of two tokens or more in X."
+            )
         shapes[leaves[name]] = dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
     try:
         program = torch.export.export(
@@ -353,14 +359,14 @@ def _describe(
         "classes": None if classes is None else classes.tolist(),
         "inputs": [
             {
-                "name": own,
+                "name": name,
                 "dtype": str(tensor.dtype).removeprefix("torch."),
                 "shape": [
-                    None if axis in variable[name] else size
+                    None if axis in variable[leaf] else size
                     for axis, size in enumerate(tensor.shape)
                 ],
             }
-            for own, (name, tensor) in zip(
+            for name, (leaf, tensor) in zip(
                 program.graph_signature.user_inputs,
                 examples[0].leaves().items(),
                 strict=True,

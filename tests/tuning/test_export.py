@@ -576,6 +576,8 @@ def test_language_models(tmp_path, suffix, pooling):
     path = tmp_path / f"network{suffix}"
     module = model.export(texts[:4], path)
     assert all(given["shape"] == [None, None] for given in read_facts(path)["inputs"])
+    with pytest.raises(ValueError, match="Pass a text of two tokens or more"):
+        model.export(["good", "bad"])
     # Longer than all that were shown, padded, and alone.
     longer = [*texts[:5], "very " * 20 + "good film"]
     for given in (longer, longer[-1:], longer[:1]):
