@@ -369,6 +369,7 @@ def test_head_on_tokens_is_not_taken_for_the_new_head(images):
     check_same(model, module, images[0])
 
 
+@pytest.mark.filterwarnings("ignore:.*treespec:FutureWarning")  # torch's own
 def test_traced_module_can_be_copied_and_refuses_other_sizes(images):
     model = FineTuneClassifier(extractor(layer="norm"), **FAST).fit(*images)
     module = copy.deepcopy(model.export(images[0]).eval())
