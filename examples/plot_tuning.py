@@ -25,9 +25,9 @@ X, y = load_dataset("digits", return_X_y=True)
 X, rest, y, y_rest = train_test_split(X, y, train_size=100, stratify=y, random_state=0)
 unlabelled, X_test, y_test = rest[:1000], rest[1000:], y_rest[1000:]
 selector = ModelSelector(load_zoo()).fit(X, y)
-expected = dict(zip(selector.results_["name"], selector.results_["loo_accuracy"]))
-for name in selector.ranking_[:5]:
-    print(f"{name:22} expected accuracy {100 * expected[name]:.0f} %")
+for row in np.argsort(selector.results_["rank"])[:5]:
+    name, expected = (selector.results_[key][row] for key in ("name", "loo_accuracy"))
+    print(f"{name:22} expected accuracy {100 * expected:.0f} %")
 
 
 # %%
