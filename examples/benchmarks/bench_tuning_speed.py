@@ -4,9 +4,9 @@ Time that a penalty adds to an epoch of fine-tuning
 ===================================================
 
 This script times an epoch of B-Tuning and of feature distillation, with cached
-teachers, and of penalties without teachers, relative to an epoch of plain fine-tuning. Fits take turns, and the median of
-all epochs is reported. It also times both with augmentation, where the teachers run in
-every epoch, and Zoo-tuning.
+teachers, and of penalties without teachers, relative to an epoch of plain fine-tuning.
+Fits take turns, and the median of all epochs is reported. It also times B-Tuning with
+augmentation, where the teachers run in every epoch, and Zoo-tuning.
 
     python bench_tuning_speed.py
 """

@@ -64,7 +64,7 @@ class L2SP(BasePenalty):
     ...     model = FineTuneClassifier(network, penalty=penalty, max_epochs=3)
     ...     model.set_params(weight_decay=0, random_state=0).fit(X[:100], y[:100])
     ...     return model.history_[-1, "train_penalty"]
-    >>> distance(1) < distance(0.01)
+    >>> bool(distance(1) < distance(0.01))
     True
     """
 
