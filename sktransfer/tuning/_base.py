@@ -260,9 +260,10 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         n_outputs = target.shape[1] if classes is None else len(classes)
         module = TunedModule(backbone, n_features, n_outputs)
         if self.head_init == "linear_probe":
-            rows = samples.rows
-            features = backbone.transform(take_samples(X, rows))
-            start_at_linear_probe(module.head, features, target[rows])
+            rows = samples.rows  # X is not cut, for a data set would be read whole
+            start_at_linear_probe(
+                module.head, backbone.transform(X)[rows], target[rows]
+            )
         if self.penalty is not None:
             named = backbone.module.named_parameters()
             context = PenaltyContext(

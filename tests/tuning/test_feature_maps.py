@@ -167,12 +167,17 @@ def test_the_scale_of_maps_means_nothing(images):
     assert values[1] == pytest.approx(values[0], rel=1e-4)
 
 
-def test_a_layer_that_is_constant(data):
+@pytest.mark.parametrize("value", [0.0, 0.3, 1e4])
+def test_a_layer_that_is_constant_does_not_count(data, value):
     X, _ = data
-    module = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+    module = nn.Sequential(nn.Linear(6, 4), nn.Hardtanh(), nn.Linear(4, 3))
+    module[1].min_val, module[1].max_val = value, value + 1
     with torch.no_grad():
         module[0].bias -= 1e6
-    _, run = bind(TorchFeatureExtractor(module, device="cpu"), X)
+    backbone, run = bind(TorchFeatureExtractor(module, device="cpu"), X)
+    with torch.no_grad():
+        backbone.module[2].weight += 1
+        backbone.module[0].bias += 1e7
     assert run(X).item() == 0
 
 
@@ -452,4 +457,4 @@ class Both(BasePenalty):
 def test_the_contract_gives_layers(images):
     X, y = images
     model = FineTuneClassifier(network(), penalty=Both(), validation_fraction=0.2)
-    model.set_params(**FAST).fit(X, y, unlabelled=X)
+    model.set_params(**FAST).fit(X, y, unlabelled=X[:30] + 1)

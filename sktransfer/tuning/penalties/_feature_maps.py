@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from sklearn.utils import gen_batches
 from sklearn.utils._param_validation import StrOptions
 
 from sktransfer.feature_extraction import take_samples
@@ -18,6 +20,9 @@ from sktransfer.tuning.penalties._base import (
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
+
+# Samples that are read at a time before training.
+_BLOCK = 1024
 
 
 class FeatureMapDistance(BasePenalty):
@@ -48,11 +53,13 @@ class FeatureMapDistance(BasePenalty):
 
     where v_l is the sum of the variances of :math:`h^0_l` over the training samples.
     A layer thus counts by the fraction of its variance that has changed, whatever its
-    scale and width. This is DELTA [1]_ without its attention, which weights channels by
-    the loss when each of them in turn is switched off: one evaluation of the data set
-    per channel. Further, maps are reduced to 2 x 2 means per channel, those of texts to
-    the pooling of the extractor, so that padding does not count. Within a cell the
-    maps are free to change.
+    scale and width. Layers that are the same for all samples at the start do not count.
+
+    This is DELTA [1]_ without its attention, which weights channels by the loss when
+    each of them in turn is switched off: one evaluation of the data set per channel.
+    Further, maps are reduced to 2 x 2 means per channel, those of texts to the pooling
+    of the extractor, so that padding does not count. Within a cell the maps are free to
+    change.
 
     It needs no labels, so the n samples of a batch are labelled and unlabelled ones.
 
@@ -111,7 +118,11 @@ class FeatureMapDistance(BasePenalty):
         """
         followed = context.layers()
         variances = _total_variances(
-            followed.iter_start(take_samples(context.X, context.train))
+            layers
+            for block in gen_batches(len(context.train), _BLOCK)
+            for layers in followed.iter_start(
+                take_samples(context.X, context.train[block])
+            )
         )
         names = self._select(list(variances))
 
@@ -147,8 +158,12 @@ class FeatureMapDistance(BasePenalty):
         return list(dict.fromkeys(names))
 
 
-def _total_variances(batches: Any) -> dict[str, float]:
-    """Sum over features of the variance over samples, by layer; 1 where it is zero."""
+def _total_variances(batches: Iterable[dict[str, torch.Tensor]]) -> dict[str, float]:
+    """Sum over features of the variance over samples, by layer.
+
+    It is infinite where all samples are the same, such as first tokens before the first
+    layer, so that such a layer does not count.
+    """
     n_samples, sums, squares = 0, defaultdict(float), defaultdict(float)
     for layers in batches:
         for name, values in layers.items():
@@ -156,12 +171,9 @@ def _total_variances(batches: Any) -> dict[str, float]:
             sums[name] += values.sum(dim=0)
             squares[name] += values.square().sum(dim=0)
         n_samples += len(values)
-    return {
-        name: float(
-            (squares[name] / n_samples - (sums[name] / n_samples).square())
-            .clamp(min=0)
-            .sum()
-        )
-        or 1.0
-        for name in sums
-    }
+    totals = {}
+    for name, square in squares.items():
+        total = (square / n_samples - (sums[name] / n_samples).square()).sum()
+        is_rounding = total <= 1e-10 * square.sum() / n_samples
+        totals[name] = math.inf if is_rounding else float(total)
+    return totals
