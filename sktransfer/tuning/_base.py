@@ -25,6 +25,7 @@ from sktransfer.tuning._backbone import Backbone, make_backbone
 from sktransfer.tuning._batches import BatchRows, Samples
 from sktransfer.tuning._checkpoint import Checkpoint
 from sktransfer.tuning._export import export_network
+from sktransfer.tuning._linear_probe import start_at_linear_probe
 from sktransfer.tuning._net import TunedModule, TuningNet, forked_rng, not_finite
 from sktransfer.tuning._unlabelled import (
     check_unlabelled,
@@ -69,6 +70,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
 
     _parameter_constraints: ClassVar[dict] = {
         "network": [str, callable, BaseEstimator],
+        "head_init": [StrOptions({"random", "linear_probe"})],
         "penalty": [BasePenalty, None],
         "max_epochs": [
             Interval(Integral, 1, None, closed="left"),
@@ -104,6 +106,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self,
         network: Any,
         *,
+        head_init: str = "random",
         penalty: BasePenalty | None = None,
         max_epochs: int | str = "auto",
         lr: float = 0.03,
@@ -126,6 +129,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         verbose: int = 0,
     ):
         self.network = network
+        self.head_init = head_init
         self.penalty = penalty
         self.max_epochs = max_epochs
         self.lr = lr
@@ -283,6 +287,11 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         n_features = backbone.transform(take_samples(X, np.arange(1))).shape[1]
         n_outputs = target.shape[1] if classes is None else len(classes)
         module = TunedModule(backbone, n_features, n_outputs)
+        if self.head_init == "linear_probe":
+            rows = samples.rows  # X is not cut, for a data set would be read whole
+            start_at_linear_probe(
+                module.head, backbone.transform(X)[rows], target[rows]
+            )
         if self.penalty is not None:
             named = backbone.module.named_parameters()
             context = PenaltyContext(
@@ -297,6 +306,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 scale=self.target_scale_,
                 features=backbone.transform,
                 precompute=self.augment is None,
+                layers=backbone.follow_layers,
             )
             module.penalty = term = self.penalty.bind(context)
             if not callable(term):

@@ -28,9 +28,13 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         The pre-trained network: an extractor, whose features the head reads, or
         anything that a :class:`~sktransfer.feature_extraction.TorchFeatureExtractor`
         can be made from. A copy is trained.
+    head_init : {"random", "linear_probe"}, default="random"
+        Where the head starts: ``"linear_probe"`` is the best linear head on the
+        features before tuning; see the notes.
     penalty : BasePenalty, default=None
         Regularizer, such as :class:`BayesianTuning` or :class:`FeatureDistillation`,
-        which transfer knowledge from teachers. None is plain fine-tuning.
+        which transfer knowledge from teachers, or :class:`L2SP`, which stays close to
+        the start. None is plain fine-tuning.
     max_epochs : int or "auto", default="auto"
         Number of passes over the labelled samples. ``"auto"`` is 20, or as many as make
         400 steps: few samples need many passes.
@@ -133,6 +137,12 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     normalisation is in training mode. Parameters that do not require gradients stay
     frozen.
 
+    With ``head_init="linear_probe"`` the head starts at the posterior means of
+    ``LogMEClassifier(prior="shared", fit_intercept=True, leave_one_out=True)`` for the
+    features of the training part in evaluation mode, divided by its `temperature_`: the
+    probabilities are calibrated before the first step. A random head distorts good
+    features while it is learnt [2]_.
+
     Parameters of the penalty are ``penalty__weight`` and so on in a grid search. The
     teachers' LogME is then fitted to every training fold, because scikit-learn clones
     estimators before it fits them.
@@ -141,6 +151,8 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     ----------
     .. [1] K. You, Y. Liu, Z. Zhang, J. Wang, M. I. Jordan, M. Long, "Ranking and Tuning
        Pre-trained Models: A New Paradigm for Exploiting Model Hubs", JMLR 23, 2022.
+    .. [2] A. Kumar, A. Raghunathan, R. Jones, T. Ma, P. Liang, "Fine-Tuning can Distort
+       Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
 
     Examples
     --------
@@ -217,7 +229,13 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
 
     Parameters
     ----------
-    network, penalty, max_epochs, lr, head_lr_factor, optimizer, weight_decay, schedule
+    network : TorchFeatureExtractor, ZooTuning, torch.nn.Module, callable or str
+        See :class:`FineTuneClassifier`.
+    head_init : {"random", "linear_probe"}, default="random"
+        Where the head starts: ``"linear_probe"`` is
+        ``LogME(fit_intercept=True)`` of the standardised targets on the features before
+        tuning.
+    penalty, max_epochs, lr, head_lr_factor, optimizer, weight_decay, schedule
         See :class:`FineTuneClassifier`.
     batch_size, accumulate_grad_batches, unlabelled_ratio, validation_fraction
         See :class:`FineTuneClassifier`; the history has no ``valid_acc``.

@@ -194,6 +194,8 @@ class TuningNet(skorch.NeuralNet):
                 f"mean over the batch. Got {penalty!r:.80}."
             )
         self.history.record_batch("train_penalty", penalty.item())
+        if is_off:  # a gradient of 0 would still have weights decay that are not used
+            return loss
         return loss + self.penalty_weight * penalty
 
     def train_step(self, batch, **fit_params: Any) -> dict:
