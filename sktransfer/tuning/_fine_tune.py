@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
+from scipy.stats import entropy
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array
@@ -45,6 +46,10 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     optimizer : {"sgd", "adamw"} or callable, default="sgd"
         ``"sgd"`` has Nesterov momentum 0.9. A callable takes parameter groups, `lr` and
         `weight_decay`, as the classes of :mod:`torch.optim` do.
+    clip_grad_norm : float or None, default=1.0
+        Largest norm of the gradient of all parameters together; longer ones are scaled
+        down to it. It keeps early steps from destroying a network that has no
+        normalisation. None leaves gradients as they are.
     weight_decay : float, default=5e-3
     schedule : {"cosine", "constant"} or callable, default="cosine"
         Schedule of the learning rates, step by step. A callable takes the optimiser and
@@ -172,6 +177,7 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     def _encode(self, y: Any) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
         y = check_labels(y, y)
         self.classes_, codes = encode_labels(y, y)
+        self._loss_of_constant = entropy(np.bincount(codes))
         return y, torch.from_numpy(codes), self.classes_
 
     def predict(self, X: Any) -> np.ndarray:
@@ -235,9 +241,11 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
         Where the head starts: ``"linear_probe"`` is
         ``LogME(fit_intercept=True)`` of the standardised targets on the features before
         tuning.
-    penalty, max_epochs, lr, head_lr_factor, optimizer, weight_decay, schedule
+    penalty, max_epochs, lr, head_lr_factor, optimizer, clip_grad_norm
         See :class:`FineTuneClassifier`.
-    batch_size, accumulate_grad_batches, unlabelled_ratio, validation_fraction
+    weight_decay, schedule, batch_size, accumulate_grad_batches, unlabelled_ratio
+        See :class:`FineTuneClassifier`.
+    validation_fraction
         See :class:`FineTuneClassifier`; the history has no ``valid_acc``.
     n_iter_no_change, augment, callbacks, checkpoint_dir, mixed_precision, num_workers
         See :class:`FineTuneClassifier`.
@@ -292,6 +300,7 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
         scaler = StandardScaler().fit(columns)
         self.target_mean_, self.target_scale_ = scaler.mean_, scaler.scale_
         values = scaler.transform(columns)
+        self._loss_of_constant = np.mean(values**2)
         return y, torch.from_numpy(values.astype(np.float32)), None
 
     def predict(self, X: Any) -> np.ndarray:

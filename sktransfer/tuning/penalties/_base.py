@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
@@ -55,6 +55,9 @@ class PenaltyContext:
         gradients; layers of the copy) for the parts of the batch, most often one.
         Layers are dicts of tensors (n_samples, n_features) by name, as
         ``extract(X, all_layers=True)`` of the extractor gives them.
+    track : callable
+        ``track(items, name)`` yields the items of long work while binding, and shows
+        the progress if anybody looks.
 
     See Also
     --------
@@ -88,6 +91,7 @@ class PenaltyContext:
     features: Callable[[Any], np.ndarray]
     precompute: bool
     layers: Callable[[], Any] | None = None
+    track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, name: items
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -140,7 +140,7 @@ def compute_targets(
     else:
         targets = np.empty(shape, np.float32)
     targets[:n_labelled] = labelled
-    for start in range(0, n_unlabelled, _BLOCK):
+    for start in context.track(range(0, n_unlabelled, _BLOCK), "teachers"):
         rows = np.arange(start, min(start + _BLOCK, n_unlabelled))
         try:
             block = teach(take_samples(context.unlabelled, rows))
