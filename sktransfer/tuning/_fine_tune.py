@@ -97,7 +97,8 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     num_workers : int, default=0
         Number of processes that read, augment and preprocess batches while the network
         trains, as in :class:`torch.utils.data.DataLoader`; also used in predictions. 0
-        does so in this process. They start anew in every epoch, without the weights.
+        does so in this process, as do all threads but the main one. They start anew in
+        every epoch, without the weights.
         The batches are the same for any number, except for what `augment` or a data set
         draws at random: torch seeds Python, NumPy and itself in each worker from
         `random_state`; other generators start again in every worker and epoch.

@@ -153,7 +153,9 @@ class TuningNet(skorch.NeuralNet):
     ) -> torch.utils.data.DataLoader:
         """A loader of batches; several are read in workers if there are any."""
         loader = super().get_iterator(dataset, training=training)
-        if not self.num_workers or len(loader) == 1:
+        # Forks of several threads can lock each other out.
+        is_main = threading.current_thread() is threading.main_thread()
+        if not (self.num_workers and len(loader) > 1 and is_main):
             return loader
         backbone = self.module_.backbone
         return WorkerLoader(
