@@ -46,7 +46,7 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     optimizer : {"sgd", "adamw"} or callable, default="sgd"
         ``"sgd"`` has Nesterov momentum 0.9. A callable takes parameter groups, `lr` and
         `weight_decay`, as the classes of :mod:`torch.optim` do.
-    clip_grad_norm : float or None, default=1.0
+    clip_grad_norm : float or None, default=5.0
         Largest norm of the gradient of all parameters together; longer ones are scaled
         down to it. It keeps early steps from destroying a network that has no
         normalisation. None leaves gradients as they are.

@@ -299,6 +299,8 @@ class TuningNet(skorch.NeuralNet):
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
         """Run the callbacks, which stop training by raising KeyboardInterrupt."""
+        if self.interrupted:  # where an exception is ignored, as in a __del__
+            raise KeyboardInterrupt
         try:
             super().notify(method_name, **cb_kwargs)
         except KeyboardInterrupt:

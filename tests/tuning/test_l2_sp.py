@@ -38,6 +38,7 @@ def bind(module, **params):
         train=None,
         unlabelled=None,
         classes=None,
+        center=None,
         scale=None,
         features=None,
         precompute=True,
@@ -140,6 +141,8 @@ def test_weight_decay_shortens_the_weights_it_leads_to(make_extractor, data):
         weight_decay=beta,
         optimizer=torch.optim.SGD,
         schedule="constant",
+        lr=0.01,
+        clip_grad_norm=None,
         **{**FAST, "max_epochs": 100},
     ).fit(*data)
     start = [p.detach() for p in make_extractor(0).network.parameters()]

@@ -12,7 +12,13 @@ from sktransfer.datasets import load_image_folder, load_text_csv
 from sktransfer.linear_model import LogMEClassifier
 from sktransfer.tuning import BayesianTuning, FineTuneClassifier
 
-OPTIONS = {"max_epochs": 6, "batch_size": 12, "random_state": 0, "device": "cpu"}
+OPTIONS = {
+    "max_epochs": 6,
+    "batch_size": 12,
+    "lr": 0.01,
+    "random_state": 0,
+    "device": "cpu",
+}
 
 
 @pytest.fixture(scope="module")

@@ -328,7 +328,7 @@ def test_teachers_worse_than_the_network_are_named(make_extractor, data, penalty
         model.fit(X, y)
     assert w[0].filename == __file__
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", WeakTeachersWarning)
         good = FunctionTransformer(lambda X: np.eye(3)[y[: len(X)]] + 1e-3 * X[:, :3])
         clone(model).set_params(penalty__teachers=[(good, LogMEClassifier())]).fit(X, y)
 
