@@ -1,0 +1,115 @@
+"""The methods of the benchmark, and one run of one of them."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from data import StoredFeatures, load_target, split, teacher_names
+
+from sktransfer.datasets import load_zoo
+from sktransfer.linear_model import LogMEClassifier
+from sktransfer.tuning import (
+    BayesianTuning,
+    FeatureDistillation,
+    FineTuneClassifier,
+    PredictiveDistillation,
+    ZooTuning,
+)
+
+# One prior for all classes: with one each, B-Tuning ignores classes of few samples.
+HEAD = {"prior": "shared", "fit_intercept": True}
+BATCH_SIZE = 25
+WEIGHT_DECAY = 5e-3
+UNLABELLED_RATIO = 2.0
+LEARNING_RATES = (0.1, 0.03, 0.3)
+# At least 400 steps.
+EPOCHS = {100: 100, 200: 50, 250: 40, 500: 40}
+
+PENALTIES = {
+    "b-tuning": BayesianTuning,
+    "predictive distillation": PredictiveDistillation,
+    "feature distillation": FeatureDistillation,
+}
+# Values of a method's setting. A penalty of weight 0 is a choice, too: plain.
+VALUES = {
+    "plain": (None,),
+    "b-tuning": (30.0, 10.0, 100.0),
+    "predictive distillation": (3.0, 1.0, 10.0),
+    "feature distillation": (1e-3, 1e-4, 1e-2),
+    "zoo-tuning": (0.9, 0.7, 0.99),
+}
+
+
+class Run(NamedTuple):
+    """One training. `value` is that of the method's setting."""
+
+    target: str
+    student: str
+    n_labels: int
+    n_unlabelled: int
+    teachers: str | None
+    method: str
+    value: float | None
+    lr: float
+    seed: int
+    part: str
+
+
+def make_model(run: Run, labelled, *places) -> FineTuneClassifier:
+    """The estimator of a run, and its teachers."""
+    ((_, network),) = load_zoo([run.student])
+    model = FineTuneClassifier(
+        network,
+        max_epochs=EPOCHS[run.n_labels],
+        lr=run.lr,
+        head_lr_factor=1,
+        weight_decay=WEIGHT_DECAY,
+        batch_size=BATCH_SIZE,
+        unlabelled_ratio=UNLABELLED_RATIO,
+        mixed_precision=True,
+        device="cpu",
+        random_state=run.seed,
+    )
+    if run.method == "plain":
+        return model
+    names = teacher_names(run.teachers, run.student, run.target, labelled, *places)
+    if run.method == "zoo-tuning":
+        alike = [pair for pair in load_zoo(names)]
+        return model.set_params(
+            network=ZooTuning(
+                network,
+                [(teacher, LogMEClassifier()) for _, teacher in alike],
+                initial_weight=run.value,
+            )
+        )
+    teachers = [
+        (StoredFeatures(run.target, name, *places), LogMEClassifier(**HEAD))
+        for name in names
+    ]
+    penalty = PENALTIES[run.method](teachers, weight=run.value)
+    return model.set_params(penalty=penalty)
+
+
+def run_one(run: tuple, folder: Path, cache: Path) -> tuple[tuple, float, float]:
+    """Train and score: the run, its accuracy on held-out images and the seconds."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    begun = time.perf_counter()
+    run = Run(*run)
+    X, y = load_target(run.target, folder)
+    labelled, unlabelled, held_out = split(
+        run.target, folder, run.n_labels, run.n_unlabelled, run.seed, run.part
+    )
+    model = make_model(run, labelled, folder, cache)
+    more = X[unlabelled] if len(unlabelled) else None
+    try:
+        model.fit(X[labelled], y[labelled], unlabelled=more)
+        result = float(model.score(X[held_out], y[held_out]))
+    except ValueError as error:  # the learning rate was too large
+        print(f"{run}: {error}")
+        result = 0.0
+    return tuple(run), result, time.perf_counter() - begun

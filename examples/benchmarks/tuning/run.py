@@ -1,0 +1,161 @@
+"""Fine-tune with every method under every condition, most important first.
+
+    python examples/benchmarks/tuning/run.py FOLDER --runs FILE --cache DIR
+
+FOLDER holds ``images`` and ``weights``. Features of the teachers are kept in DIR. Every
+finished run is a line of FILE, so a stopped script resumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from methods import LEARNING_RATES, VALUES, Run, run_one
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from run_store import RunStore, complete
+
+STUDENTS = ("plain-emoji", "residual-handwritten")
+# Labels of the main conditions, and the others.
+N_LABELS = {"clothes": 200, "objects": 500, "alphabets": 200}
+MORE_LABELS = {"clothes": (100, 500), "objects": (250,), "alphabets": (100, 500)}
+N_SEEDS = 10
+N_CHOICE_SEEDS = 3
+TEACHING = ("b-tuning", "predictive distillation")
+WEAK_TEACHING = (*TEACHING, "zoo-tuning")
+SWEEP_KS = (1, 3, 5, 13)
+SWEEP_WEIGHTS = (0.1, 1.0, 10.0, 100.0)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What methods are compared under."""
+
+    target: str
+    student: str
+    n_labels: int
+    n_unlabelled: int = 0
+    teachers: str | None = None
+
+    def run(self, method: str, value, lr: float, seed: int, part: str) -> tuple:
+        """One run; plain fine-tuning does not see teachers or unlabelled images."""
+        if method == "plain":
+            plain = replace(self, n_unlabelled=0, teachers=None)
+            return tuple(Run(*vars(plain).values(), method, None, lr, seed, part))
+        return tuple(Run(*vars(self).values(), method, value, lr, seed, part))
+
+
+def main_conditions(n_unlabelled: int, teachers: str) -> list[Condition]:
+    return [
+        Condition(target, student, N_LABELS[target], n_unlabelled, teachers)
+        for target, student in product(N_LABELS, STUDENTS)
+    ]
+
+
+def plan() -> Iterable[tuple[Condition, tuple[str, ...]]]:
+    """Conditions and methods, most important first."""
+    stages = [
+        (main_conditions(2000, "strong"), TEACHING),
+        (main_conditions(0, "strong"), TEACHING),
+        (main_conditions(2000, "weak"), TEACHING),
+        (main_conditions(500, "strong"), TEACHING),
+        (main_conditions(0, "strong"), ("feature distillation",)),
+        (main_conditions(2000, "strong"), ("feature distillation",)),
+        (
+            [
+                Condition(target, student, n_labels, 2000, "strong")
+                for target, numbers in MORE_LABELS.items()
+                for n_labels, student in product(numbers, STUDENTS)
+            ],
+            TEACHING,
+        ),
+        (main_conditions(0, "weak"), TEACHING),
+    ]
+    for conditions, methods in stages:
+        for condition in conditions:
+            yield condition, methods
+
+
+class Benchmark:
+    """Finished runs, and choices by validation that are made from them."""
+
+    def __init__(self, store: RunStore, complete: Callable | None = None):
+        self.store = store
+        self.complete = complete
+
+    def accuracies(self, runs: list[tuple]) -> np.ndarray:
+        """Accuracies of the runs; missing runs are executed or raise a KeyError."""
+        if self.complete is not None:
+            self.complete(runs)
+        return np.array([self.store.results[run] for run in runs])
+
+    def _validation(self, condition: Condition, method: str, value, lr) -> np.ndarray:
+        return self.accuracies(
+            [
+                condition.run(method, value, lr, seed, "validation")
+                for seed in range(N_CHOICE_SEEDS)
+            ]
+        )
+
+    def learning_rate(self, condition: Condition) -> float:
+        """The rate that suits plain fine-tuning best, used for all methods."""
+        means = [
+            self._validation(condition, "plain", None, lr).mean()
+            for lr in LEARNING_RATES
+        ]
+        return LEARNING_RATES[int(np.argmax(np.round(means, 9)))]
+
+    def choose(self, condition: Condition, method: str) -> float | None:
+        """The value of the setting with the best validation accuracy; None is plain."""
+        lr = self.learning_rate(condition)
+        means = {None: self._validation(condition, "plain", None, lr).mean()}
+        if method != "plain":
+            for value in VALUES[method]:
+                means[value] = self._validation(condition, method, value, lr).mean()
+        return max(means, key=lambda value: round(means[value], 9))
+
+    def test(self, condition: Condition, method: str, value) -> np.ndarray:
+        """Test accuracies of a method at a value, one per split."""
+        method = "plain" if value is None else method
+        lr = self.learning_rate(condition)
+        return self.accuracies(
+            [condition.run(method, value, lr, seed, "test") for seed in range(N_SEEDS)]
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="folder of images and weights")
+    parser.add_argument("--runs", type=Path, required=True, help="finished runs")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of features")
+    parser.add_argument("--jobs", type=int, default=2)
+    args = parser.parse_args()
+    store = RunStore(args.runs)
+    context = multiprocessing.get_context("spawn")
+    settings = args.folder, args.cache
+    with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
+
+        def run_missing(runs: list[tuple]) -> None:
+            if not all(run in store.results for run in runs):
+                complete(
+                    store, runs, pool, run_one, settings, " ".join(map(str, runs[0]))
+                )
+
+        benchmark = Benchmark(store, run_missing)
+        for condition, methods in plan():
+            benchmark.test(condition, "plain", None)
+            for method in methods:
+                chosen = benchmark.choose(condition, method)
+                benchmark.test(condition, method, chosen)
+
+
+if __name__ == "__main__":
+    main()
