@@ -27,7 +27,7 @@ WEIGHT_DECAY = 5e-3
 UNLABELLED_RATIO = 2.0
 LEARNING_RATES = (0.1, 0.03, 0.3)
 # At least 400 steps.
-EPOCHS = {100: 100, 200: 50, 250: 40, 500: 40}
+EPOCHS = {100: 100, 200: 50, 250: 40, 500: 30}
 
 PENALTIES = {
     "b-tuning": BayesianTuning,

@@ -28,6 +28,8 @@ STUDENTS = ("plain-emoji", "residual-handwritten")
 N_LABELS = {"clothes": 200, "objects": 500, "alphabets": 200}
 MORE_LABELS = {"clothes": (100, 500), "objects": (250,), "alphabets": (100, 500)}
 N_SEEDS = 10
+# Splits on which the learning rate, and the setting of a method, are chosen.
+N_RATE_SEEDS = 5
 N_CHOICE_SEEDS = 3
 TEACHING = ("b-tuning", "predictive distillation")
 WEAK_TEACHING = (*TEACHING, "zoo-tuning")
@@ -56,7 +58,7 @@ class Condition:
 def main_conditions(n_unlabelled: int, teachers: str) -> list[Condition]:
     return [
         Condition(target, student, N_LABELS[target], n_unlabelled, teachers)
-        for target, student in product(N_LABELS, STUDENTS)
+        for student, target in product(STUDENTS, N_LABELS)
     ]
 
 
@@ -97,30 +99,32 @@ class Benchmark:
             self.complete(runs)
         return np.array([self.store.results[run] for run in runs])
 
-    def _validation(self, condition: Condition, method: str, value, lr) -> np.ndarray:
-        return self.accuracies(
-            [
-                condition.run(method, value, lr, seed, "validation")
-                for seed in range(N_CHOICE_SEEDS)
-            ]
-        )
+    def _validation(self, condition: Condition, method: str, lr: float) -> dict:
+        """Mean validation accuracy by value of the method's setting."""
+        values = VALUES[method]
+        runs = [
+            condition.run(method, value, lr, seed, "validation")
+            for value, seed in product(values, range(N_CHOICE_SEEDS))
+        ]
+        means = self.accuracies(runs).reshape(len(values), -1).mean(axis=1)
+        return dict(zip(values, means.round(9), strict=True))
 
     def learning_rate(self, condition: Condition) -> float:
         """The rate that suits plain fine-tuning best, used for all methods."""
-        means = [
-            self._validation(condition, "plain", None, lr).mean()
-            for lr in LEARNING_RATES
+        runs = [
+            condition.run("plain", None, lr, seed, "validation")
+            for lr, seed in product(LEARNING_RATES, range(N_RATE_SEEDS))
         ]
+        means = self.accuracies(runs).reshape(len(LEARNING_RATES), -1).mean(axis=1)
         return LEARNING_RATES[int(np.argmax(np.round(means, 9)))]
 
     def choose(self, condition: Condition, method: str) -> float | None:
         """The value of the setting with the best validation accuracy; None is plain."""
         lr = self.learning_rate(condition)
-        means = {None: self._validation(condition, "plain", None, lr).mean()}
+        means = self._validation(condition, "plain", lr)
         if method != "plain":
-            for value in VALUES[method]:
-                means[value] = self._validation(condition, method, value, lr).mean()
-        return max(means, key=lambda value: round(means[value], 9))
+            means |= self._validation(condition, method, lr)
+        return max(means, key=means.get)
 
     def test(self, condition: Condition, method: str, value) -> np.ndarray:
         """Test accuracies of a method at a value, one per split."""
