@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from methods import LEARNING_RATES, VALUES, Run, run_one
+from methods import VALUES, Run, run_one
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 from run_store import RunStore, complete
@@ -27,10 +27,9 @@ STUDENTS = ("plain-emoji", "residual-handwritten")
 # Labels of the main conditions, and the others.
 N_LABELS = {"clothes": 200, "objects": 500, "alphabets": 200}
 MORE_LABELS = {"clothes": (100, 500), "objects": (250,), "alphabets": (100, 500)}
-N_SEEDS = 10
-# Splits on which the learning rate, and the setting of a method, are chosen.
-N_RATE_SEEDS = 5
-N_CHOICE_SEEDS = 3
+N_SPLITS = 10
+# Splits on which the setting of a method is chosen.
+N_CHOICE_SPLITS = 3
 TEACHING = ("b-tuning", "predictive distillation")
 WEAK_TEACHING = (*TEACHING, "zoo-tuning")
 SWEEP_KS = (1, 3, 5, 13)
@@ -47,12 +46,12 @@ class Condition:
     n_unlabelled: int = 0
     teachers: str | None = None
 
-    def run(self, method: str, value, lr: float, seed: int, part: str) -> tuple:
+    def run(self, method: str, value, seed: int, part: str) -> tuple:
         """One run; plain fine-tuning does not see teachers or unlabelled images."""
         if method == "plain":
             plain = replace(self, n_unlabelled=0, teachers=None)
-            return tuple(Run(*vars(plain).values(), method, None, lr, seed, part))
-        return tuple(Run(*vars(self).values(), method, value, lr, seed, part))
+            return tuple(Run(*vars(plain).values(), method, None, seed, part))
+        return tuple(Run(*vars(self).values(), method, value, seed, part))
 
 
 def main_conditions(n_unlabelled: int, teachers: str) -> list[Condition]:
@@ -89,8 +88,14 @@ def plan() -> Iterable[tuple[Condition, tuple[str, ...]]]:
 class Benchmark:
     """Finished runs, and choices by validation that are made from them."""
 
-    def __init__(self, store: RunStore, complete: Callable | None = None):
+    def __init__(
+        self,
+        store: RunStore,
+        n_splits: int = N_SPLITS,
+        complete: Callable | None = None,
+    ):
         self.store = store
+        self.n_splits = n_splits
         self.complete = complete
 
     def accuracies(self, runs: list[tuple]) -> np.ndarray:
@@ -99,39 +104,31 @@ class Benchmark:
             self.complete(runs)
         return np.array([self.store.results[run] for run in runs])
 
-    def _validation(self, condition: Condition, method: str, lr: float) -> dict:
+    def _validation(self, condition: Condition, method: str) -> dict:
         """Mean validation accuracy by value of the method's setting."""
         values = VALUES[method]
         runs = [
-            condition.run(method, value, lr, seed, "validation")
-            for value, seed in product(values, range(N_CHOICE_SEEDS))
+            condition.run(method, value, seed, "validation")
+            for value, seed in product(values, range(N_CHOICE_SPLITS))
         ]
         means = self.accuracies(runs).reshape(len(values), -1).mean(axis=1)
         return dict(zip(values, means.round(9), strict=True))
 
-    def learning_rate(self, condition: Condition) -> float:
-        """The rate that suits plain fine-tuning best, used for all methods."""
-        runs = [
-            condition.run("plain", None, lr, seed, "validation")
-            for lr, seed in product(LEARNING_RATES, range(N_RATE_SEEDS))
-        ]
-        means = self.accuracies(runs).reshape(len(LEARNING_RATES), -1).mean(axis=1)
-        return LEARNING_RATES[int(np.argmax(np.round(means, 9)))]
-
     def choose(self, condition: Condition, method: str) -> float | None:
         """The value of the setting with the best validation accuracy; None is plain."""
-        lr = self.learning_rate(condition)
-        means = self._validation(condition, "plain", lr)
+        means = self._validation(condition, "plain")
         if method != "plain":
-            means |= self._validation(condition, method, lr)
+            means |= self._validation(condition, method)
         return max(means, key=means.get)
 
     def test(self, condition: Condition, method: str, value) -> np.ndarray:
         """Test accuracies of a method at a value, one per split."""
         method = "plain" if value is None else method
-        lr = self.learning_rate(condition)
         return self.accuracies(
-            [condition.run(method, value, lr, seed, "test") for seed in range(N_SEEDS)]
+            [
+                condition.run(method, value, seed, "test")
+                for seed in range(self.n_splits)
+            ]
         )
 
 
@@ -140,6 +137,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of images and weights")
     parser.add_argument("--runs", type=Path, required=True, help="finished runs")
     parser.add_argument("--cache", type=Path, required=True, help="folder of features")
+    parser.add_argument("--targets", nargs="+", choices=N_LABELS, default=[*N_LABELS])
+    parser.add_argument("--splits", type=int, default=N_SPLITS, help="of the test")
+    parser.add_argument("--first", type=int, help="conditions of the plan to run")
     parser.add_argument("--jobs", type=int, default=2)
     args = parser.parse_args()
     store = RunStore(args.runs)
@@ -153,8 +153,9 @@ def main() -> None:
                     store, runs, pool, run_one, settings, " ".join(map(str, runs[0]))
                 )
 
-        benchmark = Benchmark(store, run_missing)
-        for condition, methods in plan():
+        benchmark = Benchmark(store, args.splits, run_missing)
+        mine = [step for step in plan() if step[0].target in args.targets]
+        for condition, methods in mine[: args.first]:
             benchmark.test(condition, "plain", None)
             for method in methods:
                 chosen = benchmark.choose(condition, method)
