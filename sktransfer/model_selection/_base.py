@@ -355,14 +355,19 @@ verbose
         check_is_fitted(self)
         if not isinstance(k, Integral) or k < 1:
             raise ValueError(f"k must be a positive integer. Got {k!r} instead.")
+        return [(result.extractor, result.logme) for result in self._teachers[:k]]
+
+    @property
+    def _teachers(self) -> list[CandidateResult]:
+        """The results that can teach, best first."""
         ranked = [self._results[i] for i in self._order]
-        pairs = [(r.extractor, r.logme) for r in ranked if r.logme is not None]
-        if not pairs:
+        found = [result for result in ranked if result.logme is not None]
+        if not found:
             raise ValueError(
                 "No candidate has a fitted LogME: use refit=True, or have 'logme' "
                 "among the metrics of scoring."
             )
-        return pairs[:k]
+        return found
 
     def __sklearn_is_fitted__(self) -> bool:
         return "results_" in vars(self)

@@ -17,6 +17,7 @@ _LAZY = {
     "PenaltyBatch": "penalties._base",
     "PenaltyContext": "penalties._base",
     "PredictiveDistillation": "penalties._predictive_distillation",
+    "TuningReport": "_tuning_report",
     "ZooTuning": "_zoo_tuning",
     "rank_and_tune": "_rank_and_tune",
 }
@@ -30,6 +31,7 @@ __all__ = [
     "PenaltyBatch",
     "PenaltyContext",
     "PredictiveDistillation",
+    "TuningReport",
     "ZooTuning",
     "rank_and_tune",
 ]

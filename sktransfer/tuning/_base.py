@@ -210,6 +210,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         module.penalty = copy.copy(term) if isinstance(term, torch.nn.Module) else None
         module.eval()
         self.net_ = net
+        self.n_unlabelled_ = 0 if unlabelled is None else len(unlabelled)
         self._unlabelled_seen = digest_samples_seen(unlabelled)
         return self
 

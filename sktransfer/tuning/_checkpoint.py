@@ -167,6 +167,7 @@ def _describe(value: Any) -> Any:
         return {
             key: _describe(as_extractor(part) if key in is_name else part)
             for key, part in value.items()
+            if key != "memory"  # where features are kept
         }
     if isinstance(value, (list, tuple)):
         return [_describe(part) for part in value]

@@ -98,6 +98,8 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         The head, which reads the features.
     penalty_ : torch.nn.Module or None
         The term of the penalty, if it is a module.
+    n_unlabelled_ : int
+        Number of unlabelled samples that were used.
     classes_ : ndarray of shape (n_classes,)
         Sorted labels.
 
@@ -220,6 +222,8 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
         Means and standard deviations of the targets.
     penalty_ : torch.nn.Module or None
         The term of the penalty, if it is a module.
+    n_unlabelled_ : int
+        Number of unlabelled samples that were used.
 
     See Also
     --------

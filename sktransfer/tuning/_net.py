@@ -20,6 +20,10 @@ torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
 skorch = import_optional("skorch", extra="tuning", needed_by="sktransfer.tuning")
 
 
+class DivergenceError(ValueError):
+    """A loss became NaN or infinite."""
+
+
 class TunedModule(torch.nn.Module):
     """A backbone under a fresh linear head, beside the term of the penalty if any."""
 
@@ -164,7 +168,7 @@ class TuningNet(skorch.NeuralNet):
             if 0 < len(bad) < len(batch[0]):
                 where = batch[0].describe(bad)
             rates = [f"{group['lr']:.3g}" for group in self.optimizer_.param_groups]
-            raise ValueError(
+            raise DivergenceError(
                 f"The loss was {loss} in epoch {self.history[-1, 'epoch']}, at the "
                 f"learning rate(s) {', '.join(rates)} (lr={self.lr}, head_lr_factor="
                 f"{self.head_lr_factor}). Try a smaller 'lr', and look for NaN in "
@@ -186,7 +190,7 @@ class TuningNet(skorch.NeuralNet):
                 if len(bad)
                 else "The outputs are too large: try a smaller 'lr'."
             )
-            raise ValueError(
+            raise DivergenceError(
                 f"The validation loss was {loss} in epoch {self.history[-1, 'epoch']}. "
                 f"{reason}"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
@@ -13,11 +15,19 @@ from sktransfer.tuning import (
     FeatureDistillation,
     FineTuneClassifier,
     FineTuneRegressor,
+    PredictiveDistillation,
     ZooTuning,
     rank_and_tune,
 )
 
-FAST = {"max_epochs": 2, "batch_size": 16, "random_state": 0, "device": "cpu"}
+FAST = {
+    "max_epochs": 2,
+    "batch_size": 16,
+    "lr": 0.01,
+    "random_state": 0,
+    "device": "cpu",
+}
+ALONE = {"search": None, **FAST}
 
 
 @pytest.fixture
@@ -32,18 +42,19 @@ def candidates(make_extractor):
     [
         ("b-tuning", BayesianTuning),
         ("distillation", FeatureDistillation),
+        ("predictive-distillation", PredictiveDistillation),
         ("plain", type(None)),
     ],
 )
 def test_equals_the_steps_one_by_one(candidates, data, method, penalty):
     X, y = data
     selector = ModelSelector(candidates)
-    model, ranking = rank_and_tune(
-        selector, "narrow0", X, y, k=2, method=method, **FAST
-    )
+    report = rank_and_tune(selector, "narrow0", X, y, k=2, method=method, **ALONE)
+    model = report.estimator
     assert not hasattr(selector, "results_")
     selector.fit(X, y)
-    assert ranking == selector.ranking_
+    assert report.ranking == selector.ranking_
+    assert report.teachers == ([] if method == "plain" else selector.ranking_[:2])
     assert type(model.penalty) is penalty
     network = dict(candidates)["narrow0"]
     by_hand = FineTuneClassifier(
@@ -60,19 +71,22 @@ def test_fitted_selector_is_not_fitted_again(candidates, data):
     X, y = data
     selector = ModelSelector(candidates).fit(X, y)
     teachers = selector.teachers(3)
-    model, _ = rank_and_tune(selector, "wide1", X, y, penalty__weight=0.5, **FAST)
+    report = rank_and_tune(selector, "wide1", X, y, penalty__weight=0.5, **FAST)
+    model = report.estimator
+    assert report.settings == []  # nothing is left to choose
     assert model.penalty.weight == 0.5
     for pair, expected in zip(model.penalty.teachers, teachers, strict=True):
-        assert pair[0] is expected[0]
+        # What has learnt from samples is kept from being cloned.
+        assert getattr(pair[0], "estimator", pair[0]) is expected[0]
         assert pair[1] is expected[1]
     with pytest.raises(ValueError, match=r"teachers\[0\] was fitted on 60 samples"):
-        rank_and_tune(selector, "wide1", X[:50], y[:50], **FAST)
+        rank_and_tune(selector, "wide1", X[:50], y[:50], method="b-tuning", **ALONE)
 
 
 def test_zoo_tuning_takes_the_best_of_the_networks_structure(candidates, data):
     X, y = data
     selector = ModelSelector(candidates).fit(X, y)
-    model, ranking = rank_and_tune(
+    report = rank_and_tune(
         selector,
         "wide1",
         X,
@@ -82,12 +96,16 @@ def test_zoo_tuning_takes_the_best_of_the_networks_structure(candidates, data):
         network__initial_weight=0.7,
         **FAST,
     )
+    model = report.estimator
     assert isinstance(model.network, ZooTuning)
     assert model.network.initial_weight == 0.7
     named = dict(candidates)
-    best = [name for name in ranking if name in ("wide0", "wide2", "wide3")][:2]
+    best = [name for name in report.ranking if name in ("wide0", "wide2", "wide3")][:2]
     prints = [extractor.fingerprint() for extractor, _ in model.network.teachers]
     assert prints == [named[name].fingerprint() for name in best]
+    assert report.teachers == best
+    assert 0 < report.network_score <= 1
+    assert "wide1 before" in str(report)
     with pytest.raises(ValueError, match="no other candidate has it"):
         rank_and_tune(
             ModelSelector(candidates[-2:]), "narrow1", X, y, method="zoo-tuning"
@@ -98,9 +116,15 @@ def test_regression_and_a_network_from_elsewhere(candidates, make_extractor, dat
     X, _ = data
     y = np.tanh(X[:, 0])
     network = TorchFeatureExtractor(make_extractor(9).network, device="cpu")
-    model, ranking = rank_and_tune(ModelSelector(candidates), network, X, y, **FAST)
-    assert isinstance(model, FineTuneRegressor)
-    assert len(ranking) == len(candidates)
+    report = rank_and_tune(candidates, network, X, y, max_epochs=5, device="cpu")
+    assert isinstance(report.estimator, FineTuneRegressor)
+    assert len(report.ranking) == len(candidates)
+    assert report.network == "Sequential"
+    assert report.score_name == "R^2"
+    best = min(report.settings, key=lambda entry: entry["valid_loss"])
+    assert report.valid_score == best["valid_score"] == 1 - best["valid_loss"]
+    assert "R^2" in str(report)
+    assert len(report.to_frame()) == 3 + 1 + 1 + 2
 
 
 def test_with_another_policy(candidates, data):
@@ -109,9 +133,9 @@ def test_with_another_policy(candidates, data):
             evaluate(evaluate.names[:3], np.arange(evaluate.n_samples))
 
     X, y = data
-    model, ranking = rank_and_tune(Half(candidates), "narrow0", X, y, k=2, **FAST)
-    assert sorted(ranking) == ["wide0", "wide1", "wide2"]
-    assert len(model.penalty.teachers) == 2
+    report = rank_and_tune(Half(candidates), "narrow0", X, y, k=2, **ALONE)
+    assert sorted(report.ranking) == ["wide0", "wide1", "wide2"]
+    assert len(report.estimator.penalty.teachers) == 2
 
 
 def test_errors(candidates, data):
@@ -125,3 +149,102 @@ def test_errors(candidates, data):
         rank_and_tune(selector, "wide0", X, y, k=0)
     with pytest.raises(ValueError, match="a y that holds several labels per sample"):
         rank_and_tune(selector, "wide0", X, np.eye(3, dtype=int)[y][:, :2])
+    with pytest.raises(ValueError, match="No candidate can be tuned"):
+        rank_and_tune([("scaled", StandardScaler())], None, X, y)
+    with pytest.raises(ValueError, match="failed in all 2 settings.*loss was nan"):
+        rank_and_tune(candidates, "wide0", X, y, search={"lr": [1e30, 1e35]})
+
+
+@pytest.fixture
+def unlabelled(data, global_random_seed):
+    rng = np.random.default_rng(global_random_seed)
+    return (data[0] + rng.normal(size=data[0].shape)).astype(np.float32)[:50]
+
+
+def test_settings_are_chosen_on_samples_set_apart(candidates, data, unlabelled):
+    X, y = data
+    params = {"max_epochs": 4, "random_state": 0, "device": "cpu"}
+    report = rank_and_tune(
+        candidates, "narrow0", X, y, unlabelled=unlabelled, k=2, **params
+    )
+    tried = [entry["params"] for entry in report.settings]
+    assert len(tried) == 6
+    assert {entry["lr"] for entry in tried} == {0.01, 0.03, 0.1}
+    assert {entry["penalty__weight"] for entry in tried} == {0, 3.0}
+    assert report.n_validation == 18
+    for entry in report.settings[:2]:
+        model = FineTuneClassifier(
+            dict(candidates)["narrow0"],
+            penalty=PredictiveDistillation(report.selector.teachers(2)),
+            validation_fraction=0.3,
+            **params,
+        ).set_params(**entry["params"])
+        model.fit(X, y, unlabelled=unlabelled)
+        assert model.history_[-1, "valid_loss"] == pytest.approx(
+            entry["valid_loss"], abs=1e-4
+        )
+    best = min(report.settings, key=lambda entry: entry["valid_loss"])
+    assert report.best_params == best["params"]
+    assert report.valid_score == best["valid_score"]
+    assert report.estimator.lr == best["params"]["lr"]
+    assert report.estimator.penalty.weight == best["params"]["penalty__weight"]
+    # The teachers' temporary memory is gone.
+    assert report.estimator.penalty.memory is None
+    frame = report.to_frame()
+    assert frame.index.tolist() == [
+        *(f"teacher {name}" for name in report.teachers),
+        "teachers mixed",
+        "narrow0 before",
+        "narrow0 tuned without teachers",
+        "narrow0 tuned with teachers",
+    ]
+    assert frame["weight"][:2].sum() == pytest.approx(1)
+    assert all(line in str(report) for line in frame.index)
+    used = report.best_params["penalty__weight"] > 0
+    assert report.n_unlabelled == (50 if used else 0)
+
+
+def test_a_setting_that_diverges_is_noted(candidates, data):
+    report = rank_and_tune(
+        candidates,
+        None,
+        *data,
+        method="plain",
+        search={"lr": [0.01, 1e30]},
+        **{name: value for name, value in FAST.items() if name != "lr"},
+    )
+    assert report.best_params == {"lr": 0.01}
+    assert "loss was nan" in report.settings[1]["error"]
+    assert "2 settings, of which 1 failed" in str(report)
+    assert report.network == next(n for n in report.ranking if n != "scaled")
+    assert report.teachers == []
+
+
+def test_teachers_run_once_and_leave_no_files(
+    candidates, data, unlabelled, monkeypatch, tmp_path
+):
+    calls = []
+    extract = TorchFeatureExtractor.extract
+
+    def counting(self, X, **options):
+        calls.append(len(X))
+        return extract(self, X, **options)
+
+    monkeypatch.setattr(TorchFeatureExtractor, "extract", counting)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    networks = [(name, e) for name, e in candidates if name != "scaled"]
+    X, y = data
+    selector = ModelSelector(networks).fit(X, y)
+    calls.clear()
+    rank_and_tune(selector, "wide0", X, y, unlabelled=unlabelled, k=2, max_epochs=1)
+    assert sorted(calls) == [50, 50, 60, 60]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_bars_are_seen(candidates, data, capsys):
+    rank_and_tune(candidates, "wide0", *data, max_epochs=1, progress=True)
+    bars = capsys.readouterr().err
+    assert "Trying 1/6: lr=0.01, penalty__weight=0.0" in bars
+    assert "Tuning on all samples" in bars
+    rank_and_tune(candidates, "wide0", *data, **ALONE)
+    assert capsys.readouterr().err == ""
