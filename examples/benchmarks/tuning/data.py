@@ -126,12 +126,15 @@ def teacher_names(
     """Names of teachers.
 
     "strong" are the networks for ImageNet, "weak" the three of the zoo that LogME
-    ranks highest; "best 5" are the five best of both kinds together.
+    ranks highest, "alike" the three of these with the student's architecture; "best 5"
+    are the five best of both kinds together.
     """
     if which == "strong":
         return list(STRONG)
     zoo = [name for name in zoo_names(target) if name != student]
-    if which == "weak":
+    if which == "alike":
+        zoo = [name for name in zoo if name.split("-")[0] == student.split("-")[0]]
+    if which in ("weak", "alike"):
         return ranked(zoo, target, labelled, *places)[:N_WEAK]
     k = int(which.removeprefix("best "))
     return ranked([*STRONG, *zoo], target, labelled, *places)[:k]

@@ -13,6 +13,7 @@ from data import StoredFeatures, load_target, split, teacher_names
 from sktransfer.datasets import load_zoo
 from sktransfer.linear_model import LogMEClassifier
 from sktransfer.tuning import (
+    L2SP,
     BayesianTuning,
     FeatureDistillation,
     FineTuneClassifier,
@@ -20,7 +21,8 @@ from sktransfer.tuning import (
     ZooTuning,
 )
 
-# One prior for all classes: with one each, B-Tuning ignores classes of few samples.
+# LogME of teachers and network in B-Tuning. With a prior for each class, as in the
+# paper, coefficients of classes with few samples are almost 0.
 HEAD = {"prior": "shared", "fit_intercept": True}
 BATCH_SIZE = 25
 WEIGHT_DECAY = 5e-3
@@ -32,6 +34,7 @@ EPOCHS = {100: 100, 200: 50, 250: 40, 500: 30}
 
 PENALTIES = {
     "b-tuning": BayesianTuning,
+    "b-tuning, prior per class": BayesianTuning,
     "predictive distillation": PredictiveDistillation,
     "feature distillation": FeatureDistillation,
 }
@@ -40,8 +43,11 @@ VALUES = {
     "plain": (None,),
     "b-tuning": (30.0, 10.0, 100.0),
     "predictive distillation": (3.0, 1.0, 10.0),
+    "b-tuning, prior per class": (30.0, 10.0, 100.0),
     "feature distillation": (1e-3, 1e-4, 1e-2),
     "zoo-tuning": (0.9, 0.7, 0.99),
+    "l2-sp": (0.1, 0.01, 1.0),
+    "head first": (1.0,),
 }
 
 
@@ -76,18 +82,18 @@ def make_model(run: Run, labelled, *places) -> FineTuneClassifier:
     )
     if run.method == "plain":
         return model
+    if run.method == "head first":
+        return model.set_params(head_init="linear_probe")
+    if run.method == "l2-sp":
+        return model.set_params(penalty=L2SP(weight=run.value), weight_decay=0)
     names = teacher_names(run.teachers, run.student, run.target, labelled, *places)
     if run.method == "zoo-tuning":
-        alike = [pair for pair in load_zoo(names)]
-        return model.set_params(
-            network=ZooTuning(
-                network,
-                [(teacher, LogMEClassifier()) for _, teacher in alike],
-                initial_weight=run.value,
-            )
-        )
+        teachers = [(teacher, LogMEClassifier()) for _, teacher in load_zoo(names)]
+        mixture = ZooTuning(network, teachers, initial_weight=run.value)
+        return model.set_params(network=mixture)
+    head = {} if run.method == "b-tuning, prior per class" else HEAD
     teachers = [
-        (StoredFeatures(run.target, name, *places), LogMEClassifier(**HEAD))
+        (StoredFeatures(run.target, name, *places), LogMEClassifier(**head))
         for name in names
     ]
     penalty = PENALTIES[run.method](teachers, weight=run.value)

@@ -31,9 +31,11 @@ N_SPLITS = 10
 # Splits on which the setting of a method is chosen.
 N_CHOICE_SPLITS = 3
 TEACHING = ("b-tuning", "predictive distillation")
-WEAK_TEACHING = (*TEACHING, "zoo-tuning")
-SWEEP_KS = (1, 3, 5, 13)
-SWEEP_WEIGHTS = (0.1, 1.0, 10.0, 100.0)
+# The number of teachers varies at one weight of B-Tuning, and the weight for three.
+SWEEP_KS = (1, 3, 5, 12)
+SWEEP_WEIGHTS = (1.0, 10.0, 30.0, 100.0)
+SWEEP_K, SWEEP_WEIGHT = 3, 30.0
+FEW_SPLITS = 5
 
 
 @dataclass(frozen=True)
@@ -54,35 +56,52 @@ class Condition:
         return tuple(Run(*vars(self).values(), method, value, seed, part))
 
 
-def main_conditions(n_unlabelled: int, teachers: str) -> list[Condition]:
+def main_conditions(n_unlabelled: int, teachers: str | None) -> list[Condition]:
     return [
         Condition(target, student, N_LABELS[target], n_unlabelled, teachers)
         for student, target in product(STUDENTS, N_LABELS)
     ]
 
 
+def more_labels() -> list[Condition]:
+    return [
+        Condition(target, student, n_labels, 2000, "strong")
+        for target, numbers in MORE_LABELS.items()
+        for n_labels, student in product(numbers, STUDENTS)
+    ]
+
+
 def plan() -> Iterable[tuple[Condition, tuple[str, ...]]]:
     """Conditions and methods, most important first."""
+    main = main_conditions
     stages = [
-        (main_conditions(2000, "strong"), TEACHING),
-        (main_conditions(0, "strong"), TEACHING),
-        (main_conditions(2000, "weak"), TEACHING),
-        (main_conditions(500, "strong"), TEACHING),
-        (main_conditions(0, "strong"), ("feature distillation",)),
-        (main_conditions(2000, "strong"), ("feature distillation",)),
-        (
-            [
-                Condition(target, student, n_labels, 2000, "strong")
-                for target, numbers in MORE_LABELS.items()
-                for n_labels, student in product(numbers, STUDENTS)
-            ],
-            TEACHING,
-        ),
-        (main_conditions(0, "weak"), TEACHING),
+        (main(2000, "strong"), TEACHING),
+        (main(0, "strong"), TEACHING),
+        (main(2000, "weak"), TEACHING),
+        (main(500, "strong"), TEACHING),
+        (main(0, None), ("l2-sp", "head first")),
+        (main(2000, "strong"), ("b-tuning, prior per class",)),
+        (main(0, "strong"), ("feature distillation",)),
+        (main(0, "alike"), ("zoo-tuning",)),
+        (more_labels(), TEACHING),
+        (main(2000, "strong"), ("feature distillation",)),
+        (main(0, "weak"), TEACHING),
     ]
     for conditions, methods in stages:
         for condition in conditions:
             yield condition, methods
+
+
+def sweep(targets: Iterable[str]) -> Iterable[tuple[Condition, float]]:
+    """B-Tuning with K teachers and weight lambda, as in Fig. 11 of the paper."""
+    settings = [(k, SWEEP_WEIGHT) for k in SWEEP_KS]
+    settings += [(SWEEP_K, weight) for weight in SWEEP_WEIGHTS]
+    for n_unlabelled, target, (k, weight) in product((0, 2000), targets, settings):
+        teachers = f"best {k}"
+        yield (
+            Condition(target, STUDENTS[0], N_LABELS[target], n_unlabelled, teachers),
+            weight,
+        )
 
 
 class Benchmark:
@@ -121,13 +140,13 @@ class Benchmark:
             means |= self._validation(condition, method)
         return max(means, key=means.get)
 
-    def test(self, condition: Condition, method: str, value) -> np.ndarray:
+    def test(self, condition: Condition, method: str, value, n_splits=None):
         """Test accuracies of a method at a value, one per split."""
         method = "plain" if value is None else method
         return self.accuracies(
             [
                 condition.run(method, value, seed, "test")
-                for seed in range(self.n_splits)
+                for seed in range(n_splits or self.n_splits)
             ]
         )
 
@@ -138,6 +157,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="finished runs")
     parser.add_argument("--cache", type=Path, required=True, help="folder of features")
     parser.add_argument("--targets", nargs="+", choices=N_LABELS, default=[*N_LABELS])
+    parser.add_argument("--sweep", action="store_true", help="K and lambda alone")
     parser.add_argument("--splits", type=int, default=N_SPLITS, help="of the test")
     parser.add_argument("--first", type=int, help="conditions of the plan to run")
     parser.add_argument("--jobs", type=int, default=2)
@@ -154,6 +174,10 @@ def main() -> None:
                 )
 
         benchmark = Benchmark(store, args.splits, run_missing)
+        for condition, weight in sweep(args.targets) if args.sweep else ():
+            benchmark.test(condition, "b-tuning", weight, FEW_SPLITS)
+        if args.sweep:
+            return
         mine = [step for step in plan() if step[0].target in args.targets]
         for condition, methods in mine[: args.first]:
             benchmark.test(condition, "plain", None)
