@@ -178,7 +178,7 @@ class TokenBatch(NamedTuple):
         if how == "mean":
             kept = states.masked_fill(mask[..., None] == 0, 0.0)
             return kept.sum(dim=1) / lengths[:, None]
-        rows = torch.arange(len(states), device=states.device)
+        rows = torch.arange(states.shape[0], device=states.device)
         return states[rows, 0 if how == "cls" else lengths - 1]
 
 

@@ -30,21 +30,28 @@ def pool(
         given = (tensor, batch) if _takes_two(how) else (tensor,)
         tensor = torch.as_tensor(how(*given), dtype=torch.float32)
     elif how == "flatten" or n_axes < 3:
-        tensor = tensor.reshape(len(tensor), -1)
+        tensor = tensor.reshape(tensor.shape[0], -1)
     elif isinstance(how, tuple) and n_axes == 4:
         tensor = _pool_to_grid(tensor, how[1])
     else:
         axes = 1 if n_axes == 3 else tuple(range(2, n_axes))
         tensor = tensor.amax(axes) if how == "max" else tensor.mean(axes)
-    # A view would change with a later layer that works in place.
-    same = tensor.untyped_storage().data_ptr() == own.untyped_storage().data_ptr()
-    return tensor.clone() if same else tensor
+    # A view would change with a later layer that works in place. Tensors have no memory
+    # while torch traces a network.
+    if torch.compiler.is_compiling() or _memory(tensor) == _memory(own):
+        return tensor.clone()
+    return tensor
+
+
+def _memory(tensor: torch.Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
 
 
 def _pool_to_grid(maps: torch.Tensor, k: int) -> torch.Tensor:
     """Adaptive average pooling of maps to k x k, flattened to (n, channels k k)."""
     n, c, h, w = maps.shape
-    if not maps.is_cpu or k > 3 or h * w > 2**16:
+    traced = torch.compiler.is_compiling()  # its tensors must not be cached
+    if traced or not maps.is_cpu or k > 3 or h * w > 2**16:
         return torch.nn.functional.adaptive_avg_pool2d(maps, int(k)).flatten(1)
     # Here products take a fifth to three quarters of that time.
     cells = _grid(h, w, int(k))

@@ -122,7 +122,9 @@ class _Copies:
 
 def _has_version(tensor: torch.Tensor) -> bool:
     """Whether a tensor tells its place in memory and how often it was changed."""
-    return _is_plain(tensor) and not tensor.is_inference()
+    # While torch traces a network, tensors have no memory.
+    is_real = not torch.compiler.is_compiling()
+    return is_real and _is_plain(tensor) and not tensor.is_inference()
 
 
 def _state(tensor: torch.Tensor) -> list:

@@ -10,6 +10,7 @@ import numpy as np
 from sktransfer import feature_extraction
 from sktransfer.feature_extraction import BaseExtractor
 from sktransfer.feature_extraction._in_use import copy_module
+from sktransfer.utils._exclusive import exclusive
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
@@ -113,9 +114,12 @@ class Backbone(torch.nn.Module):
         extractor, (running, layers) = self.extractor, self._run_as
         parts, order = [], []
         for rows, inputs in extractor.iter_batches(X, self.module, self.device):
-            batch = extractor.run_batch(
-                running, inputs, layers, rows, self.device, gradients=True
-            )
+            # Its layers are read by hooks, which other threads must neither run nor
+            # copy.
+            with exclusive([self.module]):
+                batch = extractor.run_batch(
+                    running, inputs, layers, rows, self.device, gradients=True
+                )
             parts.append(keep(batch.joined))
             order.append(np.arange(len(X))[rows])
         features = parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -168,11 +168,12 @@ class TuningNet(skorch.NeuralNet):
             if 0 < len(bad) < len(batch[0]):
                 where = batch[0].describe(bad)
             rates = [f"{group['lr']:.3g}" for group in self.optimizer_.param_groups]
+            penalty = " or penalty 'weight'" if self.penalty_weight else ""
             raise DivergenceError(
                 f"The loss was {loss} in epoch {self.history[-1, 'epoch']}, at the "
                 f"learning rate(s) {', '.join(rates)} (lr={self.lr}, head_lr_factor="
-                f"{self.head_lr_factor}). Try a smaller 'lr', and look for NaN in "
-                f"{where}."
+                f"{self.head_lr_factor}). Try a smaller 'lr'{penalty}, and look for "
+                f"NaN in {where}."
             )
         if self.scheduler is not None:
             self.scheduler.step()

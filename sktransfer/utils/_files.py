@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -180,13 +181,22 @@ def replacing(path: Path) -> Iterator[TextIO]:
 
     It is in UTF-8; what that cannot express, such as bytes of a file name, is escaped.
     """
+    with (
+        replacing_file(path) as part,
+        part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        yield file
+
+
+@contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """A path to write to; the file replaces `path`, or its target, when complete."""
     path = Path(os.path.realpath(path))
-    part = path.with_name(f".sktransfer-{os.getpid()}.part")
+    own = f"{os.getpid()}-{threading.get_ident()}"
+    # With the suffix, for some libraries look at it.
+    part = path.with_name(f".sktransfer-{own}.part{path.suffix}")
     try:
-        with part.open(
-            "w", newline="", encoding="utf-8", errors="backslashreplace"
-        ) as file:
-            yield file
+        yield part
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
