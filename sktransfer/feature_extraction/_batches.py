@@ -48,9 +48,9 @@ def collate(samples: list) -> np.ndarray | torch.Tensor | dict:
 
 
 def to_device(
-    batch: Any, is_new: bool, device: torch.device, dtype: torch.dtype
+    batch: Any, is_new: bool, device: torch.device, dtype: torch.dtype | None
 ) -> Any:
-    """Move a batch to the device, with floating-point values as `dtype`.
+    """Move a batch to the device, with floating-point values as `dtype` if given.
 
     Tensors and arrays are moved however deep they are in lists, tuples and mappings
     (which become dicts). What else has a method ``to`` (graphs, packed sequences)
@@ -74,7 +74,7 @@ def to_device(
 
 
 def _tensor_to_device(
-    batch: Any, is_new: bool, device: torch.device, dtype: torch.dtype
+    batch: Any, is_new: bool, device: torch.device, dtype: torch.dtype | None
 ) -> torch.Tensor:
     to_cuda = device.type == "cuda"
     if isinstance(batch, np.ndarray) and (to_cuda or not is_new):
@@ -92,7 +92,8 @@ def _tensor_to_device(
         is_dense = tensor.layout == torch.strided
         if to_cuda and is_dense and tensor.device.type == "cpu":
             tensor = tensor.pin_memory()
-    dtype = dtype if tensor.is_floating_point() else tensor.dtype
+    if dtype is None or not tensor.is_floating_point():
+        dtype = tensor.dtype
     if to_cuda:  # from pinned memory, while the device is still at the last batch
         return tensor.to(device, non_blocking=True).to(dtype)
     return tensor.to(dtype).to(device)

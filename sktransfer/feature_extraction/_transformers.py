@@ -223,6 +223,14 @@ class TransformersFeatureExtractor(BaseNetworkExtractor):
         make = self._word_batches if self.gives_tokens else self._text_batches
         return make(self._read(X), module, device)
 
+    def with_module(
+        self, module: torch.nn.Module, **params: Any
+    ) -> TransformersFeatureExtractor:
+        copied = super().with_module(module, **params)
+        if "tokenizer" in self._cache():
+            copied._cache()["tokenizer"] = self._cache()["tokenizer"]
+        return copied
+
     # From texts to batches.
 
     def _read(self, X: Any) -> list:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from sktransfer import feature_extraction
 from sktransfer.feature_extraction import BaseExtractor
+from sktransfer.feature_extraction._batches import to_device
 from sktransfer.feature_extraction._in_use import copy_module
 from sktransfer.utils._exclusive import exclusive
 from sktransfer.utils._optional import import_optional
@@ -93,9 +94,22 @@ class Backbone(torch.nn.Module):
         super().__setstate__(state)
         self.replace(self.module)
 
-    def forward(self, X: Any) -> torch.Tensor:
-        """Float32 features (n_samples, n_features) of raw samples, with gradients."""
-        return self._collect(X, lambda features: features)
+    def forward(self, X: Any, inputs: list | None = None) -> torch.Tensor:
+        """Float32 features (n_samples, n_features) of raw samples, with gradients.
+
+        `inputs`, if given, are what a :class:`Reader` has made of the samples.
+        """
+        if inputs is None:
+            inputs = self._read(X)
+        else:  # in the workers' memory, which is no one else's
+            inputs = (
+                (rows, to_device(part, True, self.device, None))
+                for rows, part in inputs
+            )
+        return self._collect(inputs, lambda features: features)
+
+    def _read(self, X: Any) -> Iterator[tuple[slice | np.ndarray, Any]]:
+        return self.extractor.iter_batches(X, self.module, self.device)
 
     def transform(self, X: Any) -> np.ndarray:
         """Features of many samples, in evaluation mode and without gradients."""
@@ -103,17 +117,19 @@ class Backbone(torch.nn.Module):
         try:
             self.eval()
             with torch.no_grad():
-                return self._collect(X, torch.Tensor.cpu).numpy()
+                return self._collect(self._read(X), torch.Tensor.cpu).numpy()
         finally:
             self.train(training)
 
     def _collect(
-        self, X: Any, keep: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        batches: Iterable[tuple[slice | np.ndarray, Any]],
+        keep: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
-        """What to keep of the features of every batch, in the order of X."""
+        """What to keep of the features of every batch, in the order of the rows."""
         extractor, (running, layers) = self.extractor, self._run_as
         parts, order = [], []
-        for rows, inputs in extractor.iter_batches(X, self.module, self.device):
+        for rows, inputs in batches:
             # Its layers are read by hooks, which other threads must neither run nor
             # copy.
             with exclusive([self.module]):
@@ -121,7 +137,8 @@ class Backbone(torch.nn.Module):
                     running, inputs, layers, rows, self.device, gradients=True
                 )
             parts.append(keep(batch.joined))
-            order.append(np.arange(len(X))[rows])
+            is_slice = isinstance(rows, slice)
+            order.append(np.arange(rows.start, rows.stop) if is_slice else rows)
         features = parts[0] if len(parts) == 1 else torch.cat(parts)
         order = np.concatenate(order)
         if (np.diff(order) == 1).all():

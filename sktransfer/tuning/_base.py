@@ -30,10 +30,12 @@ from sktransfer.tuning._unlabelled import (
     check_unlabelled,
     digest_samples_seen,
 )
+from sktransfer.tuning._workers import batches_of
 from sktransfer.tuning.penalties._base import BasePenalty, PenaltyContext
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
+skorch = import_optional("skorch", extra="tuning", needed_by="sktransfer.tuning")
 helper = import_optional("skorch.helper", extra="tuning", needed_by="sktransfer.tuning")
 
 _OPTIMIZERS = {
@@ -45,8 +47,14 @@ _SCHEDULES = {
     "cosine": torch.optim.lr_scheduler.CosineAnnealingLR,
     "constant": lambda optimizer, n_steps: None,
 }
+_PRECISIONS = {
+    True: torch.bfloat16,
+    False: None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
 # Parameters that do not change what is learnt.
-_NOT_IN_CHECKPOINT = {"checkpoint_dir", "device", "verbose"}
+_NOT_IN_CHECKPOINT = {"checkpoint_dir", "device", "num_workers", "verbose"}
 
 
 class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
@@ -75,13 +83,18 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             Interval(Integral, 1, None, closed="left"),
             StrOptions({"auto"}),
         ],
+        "accumulate_grad_batches": [Interval(Integral, 1, None, closed="left")],
         "unlabelled_ratio": [Interval(Real, 0, None, closed="neither")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither"), None],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
         "augment": [callable, None],
         "callbacks": [list, None],
         "checkpoint_dir": [str, os.PathLike, None],
-        "mixed_precision": ["boolean", StrOptions({"auto"})],
+        "mixed_precision": [
+            "boolean",
+            StrOptions({"auto", "bfloat16", "float16"}),
+        ],
+        "num_workers": [Interval(Integral, 0, None, closed="left")],
         "device": [str, torch.device],
         "random_state": ["random_state"],
         "verbose": ["verbose"],
@@ -99,6 +112,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         weight_decay: float = 5e-3,
         schedule: str | Callable[..., Any] = "cosine",
         batch_size: int | str = "auto",
+        accumulate_grad_batches: int = 1,
         unlabelled_ratio: float = 2.0,
         validation_fraction: float | None = None,
         n_iter_no_change: int | None = None,
@@ -106,6 +120,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         callbacks: Sequence[Any] | None = None,
         checkpoint_dir: str | os.PathLike | None = None,
         mixed_precision: bool | str = "auto",
+        num_workers: int = 0,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -119,6 +134,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self.weight_decay = weight_decay
         self.schedule = schedule
         self.batch_size = batch_size
+        self.accumulate_grad_batches = accumulate_grad_batches
         self.unlabelled_ratio = unlabelled_ratio
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
@@ -126,6 +142,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self.callbacks = callbacks
         self.checkpoint_dir = checkpoint_dir
         self.mixed_precision = mixed_precision
+        self.num_workers = num_workers
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -206,7 +223,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             with net.noticing_interrupts():
                 self._train(net, train, checkpoint, seeds)
         # What still holds the data.
-        net.scheduler = net.best = net.train_split = None
+        net.scheduler = net.train_split = None
         term = module.penalty
         module.penalty = copy.copy(term) if isinstance(term, torch.nn.Module) else None
         module.eval()
@@ -320,7 +337,9 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             batch_size=batch_size,
             head_lr_factor=self.head_lr_factor,
             weight_decay=self.weight_decay,
-            mixed_precision=mixed,
+            mixed_precision=_PRECISIONS[mixed],
+            accumulate_grad_batches=self.accumulate_grad_batches,
+            num_workers=self.num_workers,
             callbacks=self.callbacks,
             device=str(device),
             verbose=self.verbose,
@@ -339,11 +358,18 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     ) -> None:
         """Train from the checkpoint, if any, to the last epoch or an early stop."""
         max_epochs = net.max_epochs
-        n_steps = max_epochs * len(BatchRows(samples, net.batch_size, shuffle=True))
+        n_batches = len(BatchRows(samples, net.batch_size, shuffle=True))
+        n_steps = max_epochs * math.ceil(n_batches / self.accumulate_grad_batches)
         schedule = self.schedule
         if isinstance(schedule, str):
             schedule = _SCHEDULES[schedule]
         net.scheduler = schedule(net.optimizer_, n_steps)
+        patience = self.n_iter_no_change
+        if patience is not None:  # last of all, for the log comes after its callbacks
+            stop = skorch.callbacks.EarlyStopping(
+                patience=patience, threshold=0, load_best=True, sink=skorch.utils.noop
+            )
+            net.callbacks_.append(("n_iter_no_change", stop.initialize()))
         if checkpoint is not None:
             checkpoint.restore(net)
         data = {"X": samples, "y": None}
@@ -351,34 +377,31 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             max_subtasks=max_epochs
         ).call_on_fit_task_begin(estimator=self)
         net.notify("on_train_begin", **data)
-        while len(net.history) < max_epochs and not self._is_over(net):
+        if checkpoint is not None:
+            checkpoint.restore_callbacks(net)
+        while len(net.history) < max_epochs and not net.stopped:
             epoch = root.subcontext(task_name="epoch")
             epoch.call_on_fit_task_begin(estimator=self)
             net.fit_loop(**data, epochs=1)
-            if self.n_iter_no_change and net.history[-1, "valid_loss_best"]:
-                net.best = copy.deepcopy(net.module_.state_dict())
             if epoch.call_on_fit_task_end(estimator=self):
                 net.stopped = True
             if checkpoint is not None:
                 checkpoint.save(net, seeds)
         net.notify("on_train_end", **data)
-        if net.best is not None:
-            net.module_.load_state_dict(net.best)
+        if patience is not None:
+            net.callbacks_.pop()
         net.module_.backbone.finish()
         root.call_on_fit_task_end(estimator=self)
-
-    def _is_over(self, net: TuningNet) -> bool:
-        if net.stopped or not self.n_iter_no_change or not net.history:
-            return net.stopped
-        losses = np.array(net.history[:, "valid_loss"])
-        return len(losses) - 1 - losses.argmin() >= self.n_iter_no_change
 
     def _outputs(self, X: Any) -> np.ndarray:
         """Outputs of the head, (n_samples, n_outputs)."""
         check_is_fitted(self)
         X, n_samples = check_samples(X, self)
         samples = Samples(X, torch.zeros(n_samples), np.arange(n_samples))
-        outputs = self.net_.forward(samples)[0]
+        self.net_.num_workers = self.num_workers
+        with batches_of(self.net_.get_iterator(samples)) as batches:
+            outputs = [self.net_.evaluation_step(batch)[0].cpu() for batch in batches]
+        outputs = torch.cat(outputs)
         bad = not_finite(outputs).tolist()
         if bad:
             weights = self.net_.module_.parameters()
@@ -388,7 +411,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 f"The outputs are NaN or infinite for {len(bad)} of {n_samples} "
                 f"samples, the first of them sample {bad[0]}. {advice}."
             )
-        return outputs.cpu().numpy()
+        return outputs.numpy()
 
     def export(self, X: Any, path: str | os.PathLike | None = None) -> torch.nn.Module:
         """Make a plain torch module of the tuned network and its head.

@@ -20,12 +20,14 @@ class Batch:
     """Raw samples of a batch, the labelled ones first, and their rows.
 
     Rows are positions in the labelled data given to ``fit``, of `n_samples`; those of
-    unlabelled samples go on from there.
+    unlabelled samples go on from there. A worker has read the samples: `inputs` are
+    then what the extractor makes of them, on the CPU, and X may be None.
     """
 
     X: Any
     rows: np.ndarray
     n_samples: int
+    inputs: list | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

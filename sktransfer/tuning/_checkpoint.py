@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import os
 import threading
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sklearn.base import BaseEstimator
 
 from sktransfer.feature_extraction import BaseExtractor
@@ -31,9 +34,10 @@ skorch = import_optional("skorch", extra="tuning", needed_by="sktransfer.tuning"
 _KEYS = {
     "seeds",
     "module",
-    "best",
     "optimizer",
     "scheduler",
+    "scaler",
+    "callbacks",
     "history",
     "stopped",
     "random",
@@ -78,9 +82,10 @@ class Checkpoint:
         state = {
             "seeds": [int(seed) for seed in seeds],
             "module": net.module_.state_dict(),
-            "best": net.best,
             "optimizer": net.optimizer_.state_dict(),
             "scheduler": net.scheduler.state_dict() if net.scheduler else None,
+            "scaler": net.scaler.state_dict(),
+            "callbacks": {name: _remembered(own) for name, own in net.callbacks_},
             "history": json.dumps(net.history.to_list(), default=_plain),
             "stopped": net.stopped,
             "random": torch.get_rng_state(),
@@ -105,15 +110,28 @@ class Checkpoint:
             net.optimizer_.load_state_dict(state["optimizer"])
             if net.scheduler:
                 net.scheduler.load_state_dict(state["scheduler"])
+            net.scaler.load_state_dict(state["scaler"])
             net.history = skorch.history.History(json.loads(state["history"]))
             torch.set_rng_state(state["random"])
             device = net.module_.backbone.device
             if device.type == "cuda" and state["random_cuda"] is not None:
                 torch.cuda.set_rng_state(state["random_cuda"], device)
-        net.stopped, net.best = state["stopped"], state["best"]
-        for _, callback in net.callbacks_:
-            if isinstance(callback, skorch.callbacks.PassthroughScoring):
-                _restore_best_score(callback, net.history)
+        net.stopped = state["stopped"]
+
+    def restore_callbacks(self, net: TuningNet) -> None:
+        """Give callbacks back what they remembered, once training has begun."""
+        if self.state is None:
+            return
+        callbacks = dict(net.callbacks_)
+        with self._blaming_damage():
+            for name, state in self.state["callbacks"].items():
+                for attribute, (has_state, value) in state.items():
+                    if has_state:
+                        getattr(callbacks[name], attribute).load_state_dict(value)
+                    else:
+                        setattr(callbacks[name], attribute, value)
+            # Schedulers of skorch's have set the learning rates when they were made.
+            net.optimizer_.load_state_dict(self.state["optimizer"])
 
     @contextmanager
     def _blaming_damage(self) -> Iterator[None]:
@@ -132,11 +150,36 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def _restore_best_score(callback: Any, history: list[dict]) -> None:
-    values = [row[callback.name] for row in history if callback.name in row]
-    if values and callback.lower_is_better is not None:
-        pick = min if callback.lower_is_better else max
-        callback.best_score_ = pick(values)
+def _remembered(callback: Any) -> dict[str, tuple[bool, Any]]:
+    """What a callback keeps, by skorch's convention in attributes named "..._".
+
+    Values are stored, of objects that have one the ``state_dict``; other objects, which
+    can only be pickled, are left out.
+    """
+    state = {}
+    for name, value in vars(callback).items():
+        has_state = hasattr(value, "load_state_dict")
+        with suppress(TypeError):
+            if name.endswith("_"):
+                value = value.state_dict() if has_state else value
+                state[name] = has_state, _as_values(value)
+    return state
+
+
+def _as_values(value: Any) -> Any:
+    """Nested values as they can be loaded without running code; others a TypeError."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if type(value) in (list, tuple):
+        return type(value)(map(_as_values, value))
+    if type(value) in (dict, OrderedDict, Counter):
+        copied = copy.copy(value)  # with the metadata of a module's state
+        for key, part in value.items():
+            copied[key] = _as_values(part)
+        return copied
+    if value is None or type(value) in (bool, int, float, str, torch.Tensor):
+        return value
+    raise TypeError(type(value))
 
 
 def _digest_samples(X: Any) -> str:

@@ -49,6 +49,10 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     batch_size : int or "auto", default="auto"
         Number of labelled samples in a batch. ``"auto"`` is an eighth of all, at least
         16 and at most 64.
+    accumulate_grad_batches : int, default=1
+        Number of batches whose gradients make one step of the optimiser, as one batch
+        of all their samples would, save for batch normalisation. The last group of an
+        epoch may be smaller.
     unlabelled_ratio : float, default=2
         How many unlabelled samples join each labelled one in a batch, if any are given
         to `fit` and the penalty learns from them. An epoch is a pass over the labelled
@@ -58,23 +62,36 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         loss without penalty as ``valid_loss`` and their accuracy as ``valid_acc``.
     n_iter_no_change : int, default=None
         Stop when ``valid_loss`` has not decreased for this many epochs, and restore the
-        best weights. None trains for `max_epochs`.
+        best weights, as :class:`skorch.callbacks.EarlyStopping` does. None trains for
+        `max_epochs`.
     augment : callable, default=None
         Applied to the raw samples of every training batch: an array if X is one, else a
-        list. It is repeatable if it draws from torch's random numbers. Teachers see
-        augmented samples, so they have to run in every epoch.
+        list; of file paths it may return images. It is repeatable if it draws from
+        torch's random numbers. Teachers see augmented samples, so they have to run in
+        every epoch.
     callbacks : list, default=None
         Callbacks of skorch. One that raises KeyboardInterrupt, as skorch's do, stops
-        training; Ctrl-C is always passed on.
+        training; Ctrl-C is always passed on. With an ``LRScheduler`` set
+        ``schedule="constant"``; step by step, it counts steps of the optimiser.
     checkpoint_dir : str or path, default=None
         Folder for the state of training, saved after every epoch. The same call with
-        the same data resumes from it, or returns at once if training was finished; only
-        what `callbacks` have stored is lost. Every set of parameters and data has its
-        own file, so a grid search can use one folder. Callbacks are identified by their
-        parameters, file paths among the samples also by the files' size and time.
-    mixed_precision : bool or "auto", default="auto"
-        Whether to use autocast to bfloat16; ``"auto"`` does on CUDA devices that
-        support it.
+        the same data resumes from it, or returns at once if training was finished. Of
+        `callbacks` it keeps the attributes that end in "_", as skorch names them, if
+        they are values or have a ``state_dict``. Every set of parameters and data has
+        its own file, so a grid search can use one folder. Callbacks are identified by
+        their parameters, file paths among the samples also by the files' size and time.
+    mixed_precision : bool or {"bfloat16", "float16", "auto"}, default="auto"
+        The type of autocast; the weights stay in float32. True is bfloat16, which
+        ``"auto"`` uses on CUDA devices that support it. In float16 the loss is scaled,
+        and steps whose gradients overflow are skipped; an epoch without any finite loss
+        is an error.
+    num_workers : int, default=0
+        Number of processes that read, augment and preprocess batches while the network
+        trains, as in :class:`torch.utils.data.DataLoader`; also used in predictions. 0
+        does so in this process. They start anew in every epoch, without the weights.
+        The batches are the same for any number, except for what `augment` or a data set
+        draws at random: torch seeds Python, NumPy and itself in each worker from
+        `random_state`; other generators start again in every worker and epoch.
     device : str, default="auto"
         Where to train, as torch names it; ``"auto"`` is the first available of "cuda",
         "mps" and "cpu".
@@ -202,9 +219,11 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
     ----------
     network, penalty, max_epochs, lr, head_lr_factor, optimizer, weight_decay, schedule
         See :class:`FineTuneClassifier`.
-    batch_size, unlabelled_ratio, validation_fraction, n_iter_no_change, augment
+    batch_size, accumulate_grad_batches, unlabelled_ratio, validation_fraction
         See :class:`FineTuneClassifier`; the history has no ``valid_acc``.
-    callbacks, checkpoint_dir, mixed_precision, device, random_state, verbose
+    n_iter_no_change, augment, callbacks, checkpoint_dir, mixed_precision, num_workers
+        See :class:`FineTuneClassifier`.
+    device, random_state, verbose
         See :class:`FineTuneClassifier`.
 
     Attributes

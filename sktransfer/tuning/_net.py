@@ -7,12 +7,14 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from sktransfer.tuning._backbone import Backbone
-from sktransfer.tuning._batches import Batch, load_batches
+from sktransfer.tuning._batches import Batch, Samples, load_batches
+from sktransfer.tuning._workers import Reader, WorkerLoader, batches_of
 from sktransfer.tuning.penalties._base import PenaltyBatch
 from sktransfer.utils._optional import import_optional
 
@@ -33,9 +35,11 @@ class TunedModule(torch.nn.Module):
         self.head = torch.nn.Linear(n_features, n_outputs)
         self.penalty = None
 
-    def forward(self, X: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, X: Any, inputs: list | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs of the head, and the features that it reads."""
-        features = self.backbone(X)
+        features = self.backbone(X, inputs)
         return self.head(features), features
 
     def parameter_groups(self, lr: float, head_lr_factor: float) -> list[dict]:
@@ -67,14 +71,15 @@ class TuningNet(skorch.NeuralNet):
     """A skorch net for :class:`TunedModule`, trained on :class:`Samples`.
 
     Parameters beside those of :class:`skorch.NeuralNet` are `head_lr_factor`,
-    `weight_decay`, `mixed_precision` (autocast to bfloat16) and `penalty_weight`.
+    `weight_decay`, `mixed_precision` (the type of autocast, or None),
+    `accumulate_grad_batches`, `num_workers` and `penalty_weight`.
 
     Attributes
     ----------
     scheduler : torch.optim.lr_scheduler.LRScheduler or None
-        Stepped after every training batch; set by the caller.
-    best : dict or None
-        The state of `module_` after the best epoch; set by the caller.
+        Stepped after every step of the optimiser; set by the caller.
+    scaler : torch.amp.GradScaler
+        Scales the loss, so that small gradients survive float16.
     stopped : bool
         Whether a callback asked to stop.
     interrupted : bool
@@ -87,17 +92,26 @@ class TuningNet(skorch.NeuralNet):
         *,
         head_lr_factor: float,
         weight_decay: float,
-        mixed_precision: bool,
+        mixed_precision: torch.dtype | None = None,
+        accumulate_grad_batches: int = 1,
+        num_workers: int = 0,
         penalty_weight: float = 0.0,
         **params: Any,
     ):
         self.head_lr_factor = head_lr_factor
         self.weight_decay = weight_decay
         self.mixed_precision = mixed_precision
+        self.accumulate_grad_batches = accumulate_grad_batches
+        self.num_workers = num_workers
         self.penalty_weight = penalty_weight
-        self.scheduler = self.best = None
+        device = module.backbone.device.type
+        in_half = mixed_precision == torch.float16
+        self.scaler = torch.amp.GradScaler(device, enabled=in_half)
+        self.scheduler = None
         self.stopped = False
         self.interrupted = False
+        self._has_stepped = True
+        self._n_batches = self._n_accumulated = 0
         super().__init__(
             module,
             iterator_train=load_batches,
@@ -129,14 +143,38 @@ class TuningNet(skorch.NeuralNet):
         )
         return self
 
+    def get_iterator(
+        self, dataset: Samples, training: bool = False
+    ) -> torch.utils.data.DataLoader:
+        """A loader of batches; several are read in workers if there are any."""
+        loader = super().get_iterator(dataset, training=training)
+        if not self.num_workers or len(loader) == 1:
+            return loader
+        backbone = self.module_.backbone
+        return WorkerLoader(
+            loader,
+            min(self.num_workers, len(loader)),
+            Reader(backbone.extractor, backbone.module),
+            keep_samples=training and self.module_.penalty is not None,
+        )
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        """Train or validate for an epoch, and end the workers."""
+        if iterator is None:
+            return
+        self._n_batches = len(iterator)
+        with batches_of(iterator) as batches:
+            super().run_single_epoch(batches, training, prefix, step_fn, **fit_params)
+        self._has_stepped = True  # for what follows an epoch
+
     def infer(self, x: Batch, **fit_params: Any):
         """Outputs and features of a batch."""
         precision = nullcontext()
-        if self.mixed_precision:
+        if self.mixed_precision is not None:
             device = self.module_.backbone.device
-            precision = torch.autocast(device.type, dtype=torch.bfloat16)
+            precision = torch.autocast(device.type, dtype=self.mixed_precision)
         with precision:
-            outputs, features = self.module_(x.X)
+            outputs, features = self.module_(x.X, x.inputs)
         return outputs.float(), features
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
@@ -159,25 +197,75 @@ class TuningNet(skorch.NeuralNet):
         return loss + self.penalty_weight * penalty
 
     def train_step(self, batch, **fit_params: Any) -> dict:
-        """One step of the optimiser and the schedule; a loss of NaN is an error."""
-        step = super().train_step(batch, **fit_params)
-        loss = step["loss"].item()
-        if not math.isfinite(loss):
-            bad = not_finite(step["y_pred"][0])
-            where = "the samples"
-            if 0 < len(bad) < len(batch[0]):
-                where = batch[0].describe(bad)
-            rates = [f"{group['lr']:.3g}" for group in self.optimizer_.param_groups]
-            penalty = " or penalty 'weight'" if self.penalty_weight else ""
-            raise DivergenceError(
-                f"The loss was {loss} in epoch {self.history[-1, 'epoch']}, at the "
-                f"learning rate(s) {', '.join(rates)} (lr={self.lr}, head_lr_factor="
-                f"{self.head_lr_factor}). Try a smaller 'lr'{penalty}, and look for "
-                f"NaN in {where}."
-            )
-        if self.scheduler is not None:
-            self.scheduler.step()
+        """Gradients of a batch and, after the last of a group, a step.
+
+        A loss of NaN is an error. In float16 the scaler skips the step; an epoch
+        without any finite loss is the error then.
+        """
+        self._set_training(True)
+        n_done = len(self.history[-1, "batches"])
+        n_together = self.accumulate_grad_batches
+        if (n_done - 1) % n_together == 0:
+            self._zero_grad_optimizer()
+            self._n_accumulated = 0
+        outputs = self.infer(batch[0], **fit_params)
+        loss = self.get_loss(outputs, batch[1], X=batch[0], training=True)
+        step = {"loss": loss, "y_pred": outputs}
+        self._check_loss(batch, step, is_last=n_done == self._n_batches)
+        # A group is as one large batch: a mean over its samples.
+        share = 1.0 if n_together == 1 else len(batch[1]) / self.batch_size
+        self._n_accumulated += share
+        self.scaler.scale(loss * share).backward()
+        self._has_stepped = False
+        if n_done % n_together == 0 or n_done == self._n_batches:
+            self._step(batch)
         return step
+
+    def _step(self, batch: Any) -> None:
+        """One step of the optimiser and, unless it was skipped, of the schedule."""
+        self.scaler.unscale_(self.optimizer_)
+        if self._n_accumulated != 1:
+            for parameter in self.module_.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= self._n_accumulated
+        self.notify(
+            "on_grad_computed",
+            named_parameters=skorch.utils.TeeGenerator(self.get_all_learnable_params()),
+            batch=batch,
+            training=True,
+        )
+        self.scaler.step(self.optimizer_)
+        scale = self.scaler.get_scale()
+        self.scaler.update()
+        self._has_stepped = self.scaler.get_scale() >= scale
+        if self.scheduler is not None and self._has_stepped:
+            self.scheduler.step()
+
+    @property
+    def accelerator(self) -> SimpleNamespace:
+        """By this name skorch's LRScheduler asks whether there was a step."""
+        return SimpleNamespace(optimizer_step_was_skipped=not self._has_stepped)
+
+    def _check_loss(self, batch: Any, step: dict, is_last: bool) -> None:
+        loss = step["loss"].item()
+        if math.isfinite(loss):
+            return
+        if self.scaler.is_enabled():
+            seen = [row.get("train_loss", loss) for row in self.history[-1, "batches"]]
+            if not is_last or np.isfinite(seen).any():
+                return
+        bad = not_finite(step["y_pred"][0])
+        where = "the samples"
+        if 0 < len(bad) < len(batch[0]):
+            where = batch[0].describe(bad)
+        rates = [f"{group['lr']:.3g}" for group in self.optimizer_.param_groups]
+        penalty = " or penalty 'weight'" if self.penalty_weight else ""
+        raise DivergenceError(
+            f"The loss was {loss} in epoch {self.history[-1, 'epoch']}, at the "
+            f"learning rate(s) {', '.join(rates)} (lr={self.lr}, head_lr_factor="
+            f"{self.head_lr_factor}). Try a smaller 'lr'{penalty}, and look for NaN in "
+            f"{where}."
+        )
 
     def validation_step(self, batch, **fit_params: Any) -> dict:
         """Loss and, for classification, accuracy of a batch."""
