@@ -4,9 +4,9 @@ Time that a penalty adds to an epoch of fine-tuning
 ===================================================
 
 This script times an epoch of B-Tuning and of feature distillation, with cached
-teachers, relative to an epoch of plain fine-tuning. Fits take turns, and the median of
-all epochs is reported. It also times both with augmentation, where the teachers run in
-every epoch, and Zoo-tuning.
+teachers, and of penalties without teachers, relative to an epoch of plain fine-tuning.
+Fits take turns, and the median of all epochs is reported. It also times B-Tuning with
+augmentation, where the teachers run in every epoch, and Zoo-tuning.
 
     python bench_tuning_speed.py
 """
@@ -23,8 +23,10 @@ from sktransfer.datasets import load_dataset, load_zoo
 from sktransfer.linear_model import LogMEClassifier
 from sktransfer.model_selection import ModelSelector
 from sktransfer.tuning import (
+    L2SP,
     BayesianTuning,
     FeatureDistillation,
+    FeatureMapDistance,
     FineTuneClassifier,
     ZooTuning,
 )
@@ -51,6 +53,8 @@ def main() -> None:
         "B-Tuning, 3 teachers": {"penalty": BayesianTuning(teachers)},
         "B-Tuning, 14 teachers": {"penalty": BayesianTuning(selector.teachers(14))},
         "distillation, 3 teachers": {"penalty": FeatureDistillation(teachers)},
+        "L2-SP": {"penalty": L2SP()},
+        "feature maps": {"penalty": FeatureMapDistance()},
         "B-Tuning, 3 teachers, augmented": {
             "penalty": BayesianTuning(teachers),
             "augment": unchanged,

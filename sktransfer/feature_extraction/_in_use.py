@@ -40,6 +40,16 @@ def copy_module(module: torch.nn.Module) -> torch.nn.Module:
 
 
 @contextmanager
+def without_new_hooks(module: torch.nn.Module) -> Iterator[None]:
+    """Remove the hooks that transformers adds to a module while it runs."""
+    before = _hooks_of(list(module.modules()))
+    try:
+        yield
+    finally:
+        _remove_hooks(before)
+
+
+@contextmanager
 def in_use(
     module: torch.nn.Module, device: torch.device, *, put_back: bool
 ) -> Iterator[None]:

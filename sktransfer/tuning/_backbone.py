@@ -10,11 +10,14 @@ import numpy as np
 from sktransfer import feature_extraction
 from sktransfer.feature_extraction import BaseExtractor
 from sktransfer.feature_extraction._batches import to_device
-from sktransfer.feature_extraction._in_use import copy_module
+from sktransfer.feature_extraction._in_use import copy_module, without_new_hooks
 from sktransfer.utils._exclusive import exclusive
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
+
+_NormBase = torch.nn.modules.batchnorm._NormBase
+Layers = dict[str, torch.Tensor]
 
 
 def as_extractor(network: Any) -> BaseExtractor:
@@ -83,12 +86,20 @@ class Backbone(torch.nn.Module):
         self.extractor = self.extractor.with_module(module)
         # In a tuple, for it is no submodule: it may be wrapped around the module.
         self._run_as = self.extractor.find_layers(module)
+        self._start = None
+
+    def follow_layers(self) -> LayersOfStart:
+        """Compare all layers with those of the present weights, until `replace`."""
+        self._start = LayersOfStart(self.extractor, self.module, self.device)
+        self._run_as = self.extractor.find_layers(self.module, all_layers=True)
+        return self._start
 
     def finish(self) -> None:
         """Called once, after training."""
+        self.replace(self.module)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in vars(self).items() if k != "_run_as"}
+        return {k: v for k, v in vars(self).items() if k not in ("_run_as", "_start")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -106,6 +117,8 @@ class Backbone(torch.nn.Module):
                 (rows, to_device(part, True, self.device, None))
                 for rows, part in inputs
             )
+        if self._start is not None:
+            self._start.take_pairs()
         return self._collect(inputs, lambda features: features)
 
     def _read(self, X: Any) -> Iterator[tuple[slice | np.ndarray, Any]]:
@@ -132,10 +145,12 @@ class Backbone(torch.nn.Module):
         for rows, inputs in batches:
             # Its layers are read by hooks, which other threads must neither run nor
             # copy.
-            with exclusive([self.module]):
+            with exclusive([self.module]), without_new_hooks(self.module):
                 batch = extractor.run_batch(
                     running, inputs, layers, rows, self.device, gradients=True
                 )
+            if self.training and self._start is not None:
+                self._start.run_beside(batch.layers, rows, inputs)
             parts.append(keep(batch.joined))
             is_slice = isinstance(rows, slice)
             order.append(np.arange(rows.start, rows.stop) if is_slice else rows)
@@ -144,3 +159,53 @@ class Backbone(torch.nn.Module):
         if (np.diff(order) == 1).all():
             return features
         return features[torch.from_numpy(np.argsort(order)).to(features.device)]
+
+
+class LayersOfStart:
+    """All layers of a network in training, beside those of a frozen copy of its start.
+
+    Layers are pooled as for scores of all layers. Both networks see the same inputs.
+    The copy is in evaluation mode, but its batch normalisation uses the statistics of
+    the batch, as that of the network does: without dropout, the layers are the same at
+    the start.
+    """
+
+    def __init__(
+        self, extractor: BaseExtractor, module: torch.nn.Module, device: torch.device
+    ):
+        extractor.check_all_layers()
+        self.extractor = extractor
+        self.device = device
+        self.module = copy_module(module).eval().requires_grad_(False)
+        self._run_as = extractor.find_layers(self.module, all_layers=True)
+        self._pairs: list[tuple[Layers, Layers]] = []
+
+    def iter_start(self, X: Any) -> Iterator[Layers]:
+        """Layers of the start alone, batch by batch, in evaluation mode throughout."""
+        for rows, inputs in self.extractor.iter_batches(X, self.module, self.device):
+            yield self._run(rows, inputs)
+
+    def run_beside(self, own: Layers, rows: Any, inputs: Any) -> None:
+        """Run the start on inputs for which the network has computed its own layers."""
+        normalisations = [m for m in self.module.modules() if isinstance(m, _NormBase)]
+        for layer in normalisations:
+            layer.train()
+        try:
+            self._pairs.append((own, self._run(rows, inputs)))
+        finally:
+            for layer in normalisations:
+                layer.eval()
+
+    def take_pairs(self) -> list[tuple[Layers, Layers]]:
+        """Layers of the network and of its start, of what has run since the last call.
+
+        Those of the network have gradients. Most often it is one pair for the batch.
+        """
+        pairs, self._pairs = self._pairs, []
+        return pairs
+
+    def _run(self, rows: Any, inputs: Any) -> Layers:
+        running, layers = self._run_as
+        return self.extractor.run_batch(
+            running, inputs, layers, rows, self.device
+        ).layers

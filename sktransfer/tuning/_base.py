@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import os
+import warnings
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from numbers import Integral, Real
@@ -14,23 +15,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, _fit_context
-from sklearn.callback import CallbackSupportMixin
+from sklearn.callback import CallbackContext, CallbackSupportMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
 from sktransfer.feature_extraction import check_samples, take_samples
 from sktransfer.tuning._backbone import Backbone, make_backbone
 from sktransfer.tuning._batches import BatchRows, Samples
 from sktransfer.tuning._checkpoint import Checkpoint
-from sktransfer.tuning._export import export_network
-from sktransfer.tuning._net import TunedModule, TuningNet, forked_rng, not_finite
+from sktransfer.tuning._linear_probe import start_at_linear_probe
+from sktransfer.tuning._net import TunedModule, TuningNet, forked_rng
+from sktransfer.tuning._tuned import TunedMixin
 from sktransfer.tuning._unlabelled import (
     check_unlabelled,
     digest_samples_seen,
 )
-from sktransfer.tuning._workers import batches_of
 from sktransfer.tuning.penalties._base import BasePenalty, PenaltyContext
 from sktransfer.utils._optional import import_optional
 
@@ -57,18 +58,16 @@ _PRECISIONS = {
 _NOT_IN_CHECKPOINT = {"checkpoint_dir", "device", "num_workers", "verbose"}
 
 
-class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseFineTune(TunedMixin, CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
     """Base class; subclasses add `_encode`, which validates y, and `_criterion`."""
 
     _criterion: type
-    # Means of numeric targets and their scale, in which the network predicts them.
-    target_mean_ = target_scale_ = None
-
     # What else could be meant where it is routed?
     __metadata_request__fit: ClassVar[dict] = {"unlabelled": True}
 
     _parameter_constraints: ClassVar[dict] = {
         "network": [str, callable, BaseEstimator],
+        "head_init": [StrOptions({"random", "linear_probe"})],
         "penalty": [BasePenalty, None],
         "max_epochs": [
             Interval(Integral, 1, None, closed="left"),
@@ -77,6 +76,7 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         "lr": [Interval(Real, 0, None, closed="neither")],
         "head_lr_factor": [Interval(Real, 0, None, closed="neither")],
         "optimizer": [StrOptions(set(_OPTIMIZERS)), callable],
+        "clip_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "schedule": [StrOptions(set(_SCHEDULES)), callable],
         "batch_size": [
@@ -104,11 +104,13 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         self,
         network: Any,
         *,
+        head_init: str = "random",
         penalty: BasePenalty | None = None,
         max_epochs: int | str = "auto",
         lr: float = 0.03,
         head_lr_factor: float = 10,
         optimizer: str | Callable[..., Any] = "sgd",
+        clip_grad_norm: float | None = 1.0,
         weight_decay: float = 5e-3,
         schedule: str | Callable[..., Any] = "cosine",
         batch_size: int | str = "auto",
@@ -126,11 +128,13 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         verbose: int = 0,
     ):
         self.network = network
+        self.head_init = head_init
         self.penalty = penalty
         self.max_epochs = max_epochs
         self.lr = lr
         self.head_lr_factor = head_lr_factor
         self.optimizer = optimizer
+        self.clip_grad_norm = clip_grad_norm
         self.weight_decay = weight_decay
         self.schedule = schedule
         self.batch_size = batch_size
@@ -217,11 +221,17 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         backbone = make_backbone(self.network, **options)
         with forked_rng(backbone.device):
             torch.manual_seed(initial)
-            module = self._make_module(backbone, train, y, classes)
+            n_epochs = self._find_max_epochs(train)
+            task = self._init_callback_context(
+                max_subtasks=n_epochs + (self.penalty is not None)
+            ).call_on_fit_task_begin(estimator=self)
+            module = self._make_module(backbone, train, y, classes, task)
             net = self._make_net(module, train, valid)
             torch.manual_seed(training)
             with net.noticing_interrupts():
-                self._train(net, train, checkpoint, seeds)
+                self._train(net, train, checkpoint, seeds, task)
+            task.call_on_fit_task_end(estimator=self)
+        self._warn_of_nothing_learnt(net)
         # What still holds the data.
         net.scheduler = net.train_split = None
         term = module.penalty
@@ -277,14 +287,22 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         samples: Samples,
         y: np.ndarray,
         classes: np.ndarray | None,
+        task: CallbackContext,
     ) -> TunedModule:
         """The backbone with a new head and the bound penalty."""
         X, target = samples.X, samples.target
         n_features = backbone.transform(take_samples(X, np.arange(1))).shape[1]
         n_outputs = target.shape[1] if classes is None else len(classes)
         module = TunedModule(backbone, n_features, n_outputs)
+        if self.head_init == "linear_probe":
+            rows = samples.rows  # X is not cut, for a data set would be read whole
+            start_at_linear_probe(
+                module.head, backbone.transform(X)[rows], target[rows]
+            )
         if self.penalty is not None:
             named = backbone.module.named_parameters()
+            binding = task.subcontext(task_name="penalty", max_subtasks=None)
+            binding.call_on_fit_task_begin(estimator=self)
             context = PenaltyContext(
                 module=backbone.module,
                 start={name: value.detach().clone() for name, value in named},
@@ -297,8 +315,11 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 scale=self.target_scale_,
                 features=backbone.transform,
                 precompute=self.augment is None,
+                layers=backbone.follow_layers,
+                track=partial(self._track, binding),
             )
             module.penalty = term = self.penalty.bind(context)
+            binding.call_on_fit_task_end(estimator=self)
             if not callable(term):
                 raise TypeError(
                     f"{type(self.penalty).__name__}.bind must return a callable "
@@ -306,22 +327,33 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
                 )
         return module
 
+    def _track(
+        self, task: CallbackContext, items: Iterable[Any], name: str
+    ) -> Iterator[Any]:
+        """The items, each a subtask for the callbacks that show progress."""
+        for item in items:
+            step = task.subcontext(task_name=name)
+            step.call_on_fit_task_begin(estimator=self)
+            yield item
+            step.call_on_fit_task_end(estimator=self)
+
     def _find_batch_size(self, samples: Samples) -> int:
         if self.batch_size != "auto":
             return self.batch_size
         return int(np.clip(len(samples) // 8, 16, 64))
 
-    def _find_max_epochs(self, n_batches: int) -> int:
+    def _count_batches(self, samples: Samples) -> int:
+        return len(BatchRows(samples, self._find_batch_size(samples), shuffle=True))
+
+    def _find_max_epochs(self, samples: Samples) -> int:
         if self.max_epochs != "auto":
             return self.max_epochs
-        return max(20, math.ceil(400 / n_batches))
+        return max(20, math.ceil(400 / self._count_batches(samples)))
 
     def _make_net(
         self, module: TunedModule, train: Samples, valid: Samples | None
     ) -> TuningNet:
         device = module.backbone.device
-        batch_size = self._find_batch_size(train)
-        n_batches = len(BatchRows(train, batch_size, shuffle=True))
         optimizer = self.optimizer
         if isinstance(optimizer, str):
             optimizer = _OPTIMIZERS[optimizer]
@@ -333,9 +365,10 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
             criterion=self._criterion,
             optimizer=optimizer,
             lr=self.lr,
-            max_epochs=self._find_max_epochs(n_batches),
-            batch_size=batch_size,
+            max_epochs=self._find_max_epochs(train),
+            batch_size=self._find_batch_size(train),
             head_lr_factor=self.head_lr_factor,
+            clip_grad_norm=self.clip_grad_norm,
             weight_decay=self.weight_decay,
             mixed_precision=_PRECISIONS[mixed],
             accumulate_grad_batches=self.accumulate_grad_batches,
@@ -355,11 +388,11 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         samples: Samples,
         checkpoint: Checkpoint | None,
         seeds: np.ndarray,
+        task: CallbackContext,
     ) -> None:
         """Train from the checkpoint, if any, to the last epoch or an early stop."""
-        max_epochs = net.max_epochs
-        n_batches = len(BatchRows(samples, net.batch_size, shuffle=True))
-        n_steps = max_epochs * math.ceil(n_batches / self.accumulate_grad_batches)
+        n_together = self.accumulate_grad_batches
+        n_steps = net.max_epochs * math.ceil(self._count_batches(samples) / n_together)
         schedule = self.schedule
         if isinstance(schedule, str):
             schedule = _SCHEDULES[schedule]
@@ -373,14 +406,11 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if checkpoint is not None:
             checkpoint.restore(net)
         data = {"X": samples, "y": None}
-        root = self._init_callback_context(
-            max_subtasks=max_epochs
-        ).call_on_fit_task_begin(estimator=self)
         net.notify("on_train_begin", **data)
         if checkpoint is not None:
             checkpoint.restore_callbacks(net)
-        while len(net.history) < max_epochs and not net.stopped:
-            epoch = root.subcontext(task_name="epoch")
+        while len(net.history) < net.max_epochs and not net.stopped:
+            epoch = task.subcontext(task_name="epoch")
             epoch.call_on_fit_task_begin(estimator=self)
             net.fit_loop(**data, epochs=1)
             if epoch.call_on_fit_task_end(estimator=self):
@@ -391,131 +421,21 @@ class BaseFineTune(CallbackSupportMixin, BaseEstimator, metaclass=ABCMeta):
         if patience is not None:
             net.callbacks_.pop()
         net.module_.backbone.finish()
-        root.call_on_fit_task_end(estimator=self)
 
-    def _outputs(self, X: Any) -> np.ndarray:
-        """Outputs of the head, (n_samples, n_outputs)."""
-        check_is_fitted(self)
-        X, n_samples = check_samples(X, self)
-        samples = Samples(X, torch.zeros(n_samples), np.arange(n_samples))
-        self.net_.num_workers = self.num_workers
-        with batches_of(self.net_.get_iterator(samples)) as batches:
-            outputs = [self.net_.evaluation_step(batch)[0].cpu() for batch in batches]
-        outputs = torch.cat(outputs)
-        bad = not_finite(outputs).tolist()
-        if bad:
-            weights = self.net_.module_.parameters()
-            sound = all(bool(torch.isfinite(w).all()) for w in weights)
-            advice = "Look for NaN in these" if sound else "Train with a smaller 'lr'"
-            raise ValueError(
-                f"The outputs are NaN or infinite for {len(bad)} of {n_samples} "
-                f"samples, the first of them sample {bad[0]}. {advice}."
+    def _warn_of_nothing_learnt(self, net: TuningNet) -> None:
+        """Warn if the loss of the last epoch is not below that of a constant."""
+        last = net.history[-1]
+        loss = last["train_loss"] - net.penalty_weight * last.get("train_penalty", 0)
+        constant = self._loss_of_constant
+        if not loss < constant:
+            warnings.warn(
+                f"The network has learnt nothing: its training loss is {loss:.3g}, and "
+                f"that of a constant prediction {constant:.3g}. Try a smaller 'lr', "
+                f"{'a smaller weight of the penalty, ' if net.penalty_weight else ''}"
+                "or more epochs.",
+                ConvergenceWarning,
+                stacklevel=4,
             )
-        return outputs.numpy()
-
-    def export(self, X: Any, path: str | os.PathLike | None = None) -> torch.nn.Module:
-        """Make a plain torch module of the tuned network and its head.
-
-        Parameters
-        ----------
-        X : raw samples
-            A few samples as in ``fit``, of which the first eight are used: outputs are
-            compared on them, and the network is traced with them. They are not kept.
-            Axes of the inputs that differ in size among them, such as the lengths of
-            sequences, may have any size afterwards, as does that of the samples.
-        path : str or path, default=None
-            A file to write as well: ``.pt2`` (:func:`torch.export.save`) or ``.onnx``,
-            which needs ``pip install "sktransfer[onnx]"``. A file that is there is
-            replaced when the new one is complete.
-
-        Returns
-        -------
-        module : torch.nn.Module
-            Maps what the network reads, a preprocessed batch or the tensors of a
-            tokenizer, to logits (n_samples, n_classes), in the order of `classes_`, or
-            numbers (n_samples, n_targets). It is a copy, in evaluation mode, float32
-            and on the CPU.
-
-            It has the class of the network, with the new head in place of
-            `source_head`, or is a :class:`torch.nn.Sequential` of the network and the
-            head. If features are pooled or come from other layers, or the class is from
-            sktransfer, it is a :class:`torch.fx.GraphModule`, traced by
-            :func:`torch.export.export`: it cannot be pickled, so write it to a file.
-
-        Raises
-        ------
-        ValueError
-            If the network cannot be traced, because its forward pass depends on values
-            of the inputs, or if outputs differ by more than 1e-5 (for ONNX 1e-4) of the
-            largest one, or of 1. Nothing is written then.
-        OSError
-            If the folder of `path` does not exist or cannot be written to.
-
-        Notes
-        -----
-        No file needs sktransfer or the code of the network. Each holds the classes,
-        dtypes and shapes of the inputs (None is any size) and what is known about the
-        preprocessing, in JSON, as ``sktransfer.json``: of a ``.pt2`` file among the
-        `extra_files` of :func:`torch.export.load`, of an ``.onnx`` file in its metadata
-        (``session.get_modelmeta().custom_metadata_map`` in onnxruntime).
-
-        A network that was tuned with mixed precision predicts with it, too; the
-        exported one computes in float32, so that outputs agree to the precision of
-        bfloat16 only.
-
-        Examples
-        --------
-        >>> import torch
-        >>> from sktransfer.datasets import load_dataset, load_zoo
-        >>> from sktransfer.tuning import FineTuneClassifier
-        >>> X, y = load_dataset(return_X_y=True)
-        >>> ((_, network),) = load_zoo(["plain-handwritten"])
-        >>> model = FineTuneClassifier(network, max_epochs=1).fit(X[:100], y[:100])
-        >>> module = model.export(X[:8])
-        >>> module(torch.from_numpy(X[:20])).shape
-        torch.Size([20, 10])
-        """
-        check_is_fitted(self)
-        X, n_samples = check_samples(X, self)
-        # Traced with one sample, a network would take no other number of them.
-        rows = np.arange(max(2, min(n_samples, 8))) % n_samples
-        return export_network(
-            self.net_.module_.backbone,
-            self._head_in_units(),
-            take_samples(X, rows),
-            path,
-            classes=getattr(self, "classes_", None),
-        )
-
-    def _head_in_units(self) -> torch.nn.Linear:
-        """The head, giving numbers in their own unit rather than standardised."""
-        head = copy.deepcopy(self.head_)
-        if self.target_scale_ is not None:
-            scale, mean = map(torch.from_numpy, (self.target_scale_, self.target_mean_))
-            with torch.no_grad():
-                head.weight.copy_(head.weight.cpu().double() * scale[:, None])
-                head.bias.copy_(head.bias.cpu().double() * scale + mean)
-        return head
-
-    @property
-    def history_(self) -> Any:
-        """The net's history: one record per epoch."""
-        return self.net_.history
-
-    @property
-    def module_(self) -> torch.nn.Module:
-        """The tuned network, without its head."""
-        return self.net_.module_.backbone.module
-
-    @property
-    def head_(self) -> torch.nn.Linear:
-        """The head, learnt from the features."""
-        return self.net_.module_.head
-
-    @property
-    def penalty_(self) -> torch.nn.Module | None:
-        """The penalty's term, with what it has learnt."""
-        return self.net_.module_.penalty
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "net_")

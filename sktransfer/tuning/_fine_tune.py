@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import softmax
+from scipy.stats import entropy
 from sklearn.base import ClassifierMixin, MultiOutputMixin, RegressorMixin
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_array
@@ -28,9 +29,13 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
         The pre-trained network: an extractor, whose features the head reads, or
         anything that a :class:`~sktransfer.feature_extraction.TorchFeatureExtractor`
         can be made from. A copy is trained.
+    head_init : {"random", "linear_probe"}, default="random"
+        Where the head starts: ``"linear_probe"`` is the best linear head on the
+        features before tuning; see the notes.
     penalty : BasePenalty, default=None
         Regularizer, such as :class:`BayesianTuning` or :class:`FeatureDistillation`,
-        which transfer knowledge from teachers. None is plain fine-tuning.
+        which transfer knowledge from teachers, or :class:`L2SP`, which stays close to
+        the start. None is plain fine-tuning.
     max_epochs : int or "auto", default="auto"
         Number of passes over the labelled samples. ``"auto"`` is 20, or as many as make
         400 steps: few samples need many passes.
@@ -41,6 +46,10 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     optimizer : {"sgd", "adamw"} or callable, default="sgd"
         ``"sgd"`` has Nesterov momentum 0.9. A callable takes parameter groups, `lr` and
         `weight_decay`, as the classes of :mod:`torch.optim` do.
+    clip_grad_norm : float or None, default=1.0
+        Largest norm of the gradient of all parameters together; longer ones are scaled
+        down to it. It keeps early steps from destroying a network that has no
+        normalisation. None leaves gradients as they are.
     weight_decay : float, default=5e-3
     schedule : {"cosine", "constant"} or callable, default="cosine"
         Schedule of the learning rates, step by step. A callable takes the optimiser and
@@ -88,7 +97,8 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     num_workers : int, default=0
         Number of processes that read, augment and preprocess batches while the network
         trains, as in :class:`torch.utils.data.DataLoader`; also used in predictions. 0
-        does so in this process. They start anew in every epoch, without the weights.
+        does so in this process, as do all threads but the main one. They start anew in
+        every epoch, without the weights.
         The batches are the same for any number, except for what `augment` or a data set
         draws at random: torch seeds Python, NumPy and itself in each worker from
         `random_state`; other generators start again in every worker and epoch.
@@ -133,6 +143,12 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     normalisation is in training mode. Parameters that do not require gradients stay
     frozen.
 
+    With ``head_init="linear_probe"`` the head starts at the posterior means of
+    ``LogMEClassifier(prior="shared", fit_intercept=True, leave_one_out=True)`` for the
+    features of the training part in evaluation mode, divided by its `temperature_`: the
+    probabilities are calibrated before the first step. A random head distorts good
+    features while it is learnt [2]_.
+
     Parameters of the penalty are ``penalty__weight`` and so on in a grid search. The
     teachers' LogME is then fitted to every training fold, because scikit-learn clones
     estimators before it fits them.
@@ -141,6 +157,8 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     ----------
     .. [1] K. You, Y. Liu, Z. Zhang, J. Wang, M. I. Jordan, M. Long, "Ranking and Tuning
        Pre-trained Models: A New Paradigm for Exploiting Model Hubs", JMLR 23, 2022.
+    .. [2] A. Kumar, A. Raghunathan, R. Jones, T. Ma, P. Liang, "Fine-Tuning can Distort
+       Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
 
     Examples
     --------
@@ -160,6 +178,7 @@ class FineTuneClassifier(ClassifierMixin, BaseFineTune):
     def _encode(self, y: Any) -> tuple[np.ndarray, torch.Tensor, np.ndarray]:
         y = check_labels(y, y)
         self.classes_, codes = encode_labels(y, y)
+        self._loss_of_constant = entropy(np.bincount(codes))
         return y, torch.from_numpy(codes), self.classes_
 
     def predict(self, X: Any) -> np.ndarray:
@@ -217,9 +236,17 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
 
     Parameters
     ----------
-    network, penalty, max_epochs, lr, head_lr_factor, optimizer, weight_decay, schedule
+    network : TorchFeatureExtractor, ZooTuning, torch.nn.Module, callable or str
         See :class:`FineTuneClassifier`.
-    batch_size, accumulate_grad_batches, unlabelled_ratio, validation_fraction
+    head_init : {"random", "linear_probe"}, default="random"
+        Where the head starts: ``"linear_probe"`` is
+        ``LogME(fit_intercept=True)`` of the standardised targets on the features before
+        tuning.
+    penalty, max_epochs, lr, head_lr_factor, optimizer, clip_grad_norm
+        See :class:`FineTuneClassifier`.
+    weight_decay, schedule, batch_size, accumulate_grad_batches, unlabelled_ratio
+        See :class:`FineTuneClassifier`.
+    validation_fraction
         See :class:`FineTuneClassifier`; the history has no ``valid_acc``.
     n_iter_no_change, augment, callbacks, checkpoint_dir, mixed_precision, num_workers
         See :class:`FineTuneClassifier`.
@@ -274,6 +301,7 @@ class FineTuneRegressor(MultiOutputMixin, RegressorMixin, BaseFineTune):
         scaler = StandardScaler().fit(columns)
         self.target_mean_, self.target_scale_ = scaler.mean_, scaler.scale_
         values = scaler.transform(columns)
+        self._loss_of_constant = np.mean(values**2)
         return y, torch.from_numpy(values.astype(np.float32)), None
 
     def predict(self, X: Any) -> np.ndarray:

@@ -71,7 +71,7 @@ class TuningNet(skorch.NeuralNet):
     """A skorch net for :class:`TunedModule`, trained on :class:`Samples`.
 
     Parameters beside those of :class:`skorch.NeuralNet` are `head_lr_factor`,
-    `weight_decay`, `mixed_precision` (the type of autocast, or None),
+    `clip_grad_norm`, `weight_decay`, `mixed_precision` (the type of autocast, or None),
     `accumulate_grad_batches`, `num_workers` and `penalty_weight`.
 
     Attributes
@@ -91,6 +91,7 @@ class TuningNet(skorch.NeuralNet):
         module: TunedModule,
         *,
         head_lr_factor: float,
+        clip_grad_norm: float | None,
         weight_decay: float,
         mixed_precision: torch.dtype | None = None,
         accumulate_grad_batches: int = 1,
@@ -99,6 +100,7 @@ class TuningNet(skorch.NeuralNet):
         **params: Any,
     ):
         self.head_lr_factor = head_lr_factor
+        self.clip_grad_norm = clip_grad_norm
         self.weight_decay = weight_decay
         self.mixed_precision = mixed_precision
         self.accumulate_grad_batches = accumulate_grad_batches
@@ -133,6 +135,9 @@ class TuningNet(skorch.NeuralNet):
             (name, skorch.callbacks.PassthroughScoring(name, **options))
             for name, options in scores
         ]
+        if self.clip_grad_norm is not None:
+            clip = skorch.callbacks.GradientNormClipping(self.clip_grad_norm)
+            callbacks.append(("clip_grad_norm", clip))
         return callbacks
 
     def initialize_optimizer(self, triggered_directly: bool | None = None):
@@ -148,7 +153,9 @@ class TuningNet(skorch.NeuralNet):
     ) -> torch.utils.data.DataLoader:
         """A loader of batches; several are read in workers if there are any."""
         loader = super().get_iterator(dataset, training=training)
-        if not self.num_workers or len(loader) == 1:
+        # Forks of several threads can lock each other out.
+        is_main = threading.current_thread() is threading.main_thread()
+        if not (self.num_workers and len(loader) > 1 and is_main):
             return loader
         backbone = self.module_.backbone
         return WorkerLoader(
@@ -194,6 +201,8 @@ class TuningNet(skorch.NeuralNet):
                 f"mean over the batch. Got {penalty!r:.80}."
             )
         self.history.record_batch("train_penalty", penalty.item())
+        if is_off:  # a gradient of 0 would still have weights decay that are not used
+            return loss
         return loss + self.penalty_weight * penalty
 
     def train_step(self, batch, **fit_params: Any) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import pickle
 import warnings
 from collections.abc import Iterator
@@ -120,12 +121,17 @@ class WorkerLoader(torch.utils.data.DataLoader):
         *,
         keep_samples: bool,
     ):
+        # joblib's own way to start processes, in the processes that it has started,
+        # cannot start those of torch.
+        methods = multiprocessing.get_all_start_methods()
+        is_known = multiprocessing.get_start_method() in methods
         super().__init__(
             _PackedBatches(loader.dataset, reader, keep_samples),
             batch_sampler=loader.batch_sampler,
             collate_fn=loader.collate_fn,
             generator=loader.generator,
             num_workers=num_workers,
+            multiprocessing_context=None if is_known else methods[0],
         )
 
     def __iter__(self) -> Iterator[tuple[Batch, torch.Tensor]]:
@@ -146,6 +152,8 @@ class WorkerLoader(torch.utils.data.DataLoader):
         try:
             return super().__iter__()
         except (pickle.PicklingError, AttributeError, TypeError) as error:
+            if "pickle" not in str(error):
+                raise
             raise TypeError(
                 "Worker processes are started by pickling what they need on this "
                 f"system, but something cannot be pickled ({error}). Use functions and "

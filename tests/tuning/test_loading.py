@@ -9,12 +9,14 @@ import signal
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import skorch
 import torch
 from sklearn.base import clone
+from sklearn.model_selection import cross_val_score
 from torch import nn
 
 from sktransfer.feature_extraction import TorchFeatureExtractor
@@ -29,10 +31,16 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def workers():
+    """Those of torch; joblib keeps its own for the next call."""
+    children = multiprocessing.active_children()
+    return [p for p in children if not type(p).__name__.startswith("Loky")]
+
+
 @pytest.fixture(autouse=True)
 def no_worker_is_left():
     yield
-    assert multiprocessing.active_children() == []
+    assert workers() == []
 
 
 def noisy(batch):
@@ -232,9 +240,9 @@ def after(seconds, action):
 
 def test_a_worker_that_is_killed_is_an_error(data):
     def kill():
-        while not (workers := multiprocessing.active_children()):
+        while not workers():
             time.sleep(0.01)
-        os.kill(workers[0].pid, signal.SIGKILL)
+        os.kill(workers()[0].pid, signal.SIGKILL)
 
     model = FineTuneClassifier(network, augment=slow, num_workers=2, **OPTIONS)
     thread = after(0.3, kill)
@@ -245,7 +253,7 @@ def test_a_worker_that_is_killed_is_an_error(data):
 
 def test_ctrl_c_ends_workers(data):
     def press():
-        while not multiprocessing.active_children():
+        while not workers():
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
@@ -256,7 +264,7 @@ def test_ctrl_c_ends_workers(data):
         with pytest.raises(KeyboardInterrupt):
             model.set_params(max_epochs=50).fit(*data)
         # Before the traceback, which holds the iterator, is gone.
-        assert multiprocessing.active_children() == []
+        assert workers() == []
     finally:
         signal.signal(signal.SIGINT, before)
         thread.join()
@@ -270,7 +278,7 @@ def test_an_error_of_the_training_ends_workers(data):
     model = FineTuneClassifier(network, callbacks=[Fail()], num_workers=2, **OPTIONS)
     with pytest.raises(RuntimeError, match="enough") as error:
         model.fit(*data)
-    assert multiprocessing.active_children() == []
+    assert workers() == []
     assert error.tb is not None
 
 
@@ -315,6 +323,24 @@ def test_workers_get_no_weights():
     ((rows, inputs),) = pickle.loads(pickled)(np.full((3, 1000), 4.0, np.float32))
     assert (rows.start, rows.stop) == (0, 3)
     torch.testing.assert_close(inputs, torch.full((3, 1000), 2.0))
+
+
+def test_workers_of_workers(make_extractor, data):
+    model = FineTuneClassifier(make_extractor(0), num_workers=2, **OPTIONS)
+    scores = cross_val_score(model, *data, cv=2, n_jobs=2, error_score="raise")
+    model.set_params(num_workers=0)
+    np.testing.assert_array_equal(scores, cross_val_score(model, *data, cv=2))
+
+
+def test_trainings_in_threads(make_extractor, data, weights):
+    model = FineTuneClassifier(make_extractor(0), num_workers=2, **OPTIONS)
+    with ThreadPoolExecutor(3) as pool:
+        fits = [pool.submit(clone(model).fit, *data) for _ in range(3)]
+        while not all(fit.done() for fit in fits):
+            assert workers() == []  # threads that fork can wait for ever
+            time.sleep(0.01)
+        results = [weights(fit.result()) for fit in fits]
+    assert all(np.isfinite(result).all() for result in results)
 
 
 def test_a_fitted_model_predicts_with_the_workers_set(make_extractor, data):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, ClassVar
@@ -47,6 +47,17 @@ class PenaltyContext:
     precompute : bool
         Whether the same samples come back in every epoch, so that everything that
         depends on them alone can be computed in advance. False under augmentation.
+    layers : callable or None
+        ``layers()``, called while binding, makes the training run a frozen copy of
+        `module` beside it, on the same inputs. It returns an object with two methods.
+        ``iter_start(X)`` yields the layers of the copy for raw samples, batch by batch.
+        ``take_pairs()``, called in the term, is a list of (layers of `module`, with
+        gradients; layers of the copy) for the parts of the batch, most often one.
+        Layers are dicts of tensors (n_samples, n_features) by name, as
+        ``extract(X, all_layers=True)`` of the extractor gives them.
+    track : callable
+        ``track(items, name)`` yields the items of long work while binding, and shows
+        the progress if anybody looks.
 
     See Also
     --------
@@ -79,6 +90,8 @@ class PenaltyContext:
     scale: np.ndarray | None
     features: Callable[[Any], np.ndarray]
     precompute: bool
+    layers: Callable[[], Any] | None = None
+    track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, name: items
 
 
 @dataclass(frozen=True, kw_only=True)

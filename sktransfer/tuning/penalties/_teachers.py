@@ -16,12 +16,13 @@ from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import check_memory
 
-from sktransfer.exceptions import EqualClassesWarning, WeakTeachersWarning
+from sktransfer.exceptions import WeakTeachersWarning
 from sktransfer.feature_extraction import take_samples
 from sktransfer.feature_extraction._extract import is_stateless
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.model_selection._cache import SampleDigests, fit_and_extract
 from sktransfer.tuning._batches import Batch
+from sktransfer.tuning._linear_probe import fit_linear_probe
 from sktransfer.tuning.penalties._base import (
     BasePenalty,
     PenaltyBatch,
@@ -139,7 +140,7 @@ def compute_targets(
     else:
         targets = np.empty(shape, np.float32)
     targets[:n_labelled] = labelled
-    for start in range(0, n_unlabelled, _BLOCK):
+    for start in context.track(range(0, n_unlabelled, _BLOCK), "teachers"):
         rows = np.arange(start, min(start + _BLOCK, n_unlabelled))
         try:
             block = teach(take_samples(context.unlabelled, rows))
@@ -152,14 +153,8 @@ def compute_targets(
 
 def leave_one_out_head(features: Any, context: PenaltyContext) -> Any:
     """The head to expect most of, fitted to the training part of labelled samples."""
-    kind = LogME if context.classes is None else LogMEClassifier
-    params = {"fit_intercept": True, "leave_one_out": True}
-    if context.classes is not None:
-        params["prior"] = "shared"
-    with warnings.catch_warnings():
-        # The bias is the same for teachers and network.
-        warnings.simplefilter("ignore", EqualClassesWarning)
-        return kind(**params).fit(features[context.train], context.y[context.train])
+    rows, regression = context.train, context.classes is None
+    return fit_linear_probe(features[rows], context.y[rows], regression=regression)
 
 
 def expected_score(predictions: np.ndarray, context: PenaltyContext) -> float:
