@@ -73,6 +73,7 @@ def make_model(run: Run, labelled, *places) -> FineTuneClassifier:
         max_epochs=EPOCHS[run.n_labels],
         lr=LEARNING_RATE,
         head_lr_factor=1,
+        clip_grad_norm=None,
         weight_decay=WEIGHT_DECAY,
         batch_size=BATCH_SIZE,
         unlabelled_ratio=UNLABELLED_RATIO,
@@ -85,7 +86,7 @@ def make_model(run: Run, labelled, *places) -> FineTuneClassifier:
     if run.method == "head first":
         return model.set_params(head_init="linear_probe")
     if run.method == "l2-sp":
-        return model.set_params(penalty=L2SP(weight=run.value), weight_decay=0)
+        return model.set_params(penalty=L2SP(weight=run.value))
     names = teacher_names(run.teachers, run.student, run.target, labelled, *places)
     if run.method == "zoo-tuning":
         teachers = [(teacher, LogMEClassifier()) for _, teacher in load_zoo(names)]

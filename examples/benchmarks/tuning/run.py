@@ -9,6 +9,7 @@ finished run is a line of FILE, so a stopped script resumes.
 from __future__ import annotations
 
 import argparse
+import math
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterable
@@ -123,22 +124,25 @@ class Benchmark:
             self.complete(runs)
         return np.array([self.store.results[run] for run in runs])
 
-    def _validation(self, condition: Condition, method: str) -> dict:
-        """Mean validation accuracy by value of the method's setting."""
+    def _validation(self, condition: Condition, method: str) -> np.ndarray:
+        """Validation accuracies, (n_values, n_splits)."""
         values = VALUES[method]
         runs = [
             condition.run(method, value, seed, "validation")
             for value, seed in product(values, range(N_CHOICE_SPLITS))
         ]
-        means = self.accuracies(runs).reshape(len(values), -1).mean(axis=1)
-        return dict(zip(values, means.round(9), strict=True))
+        return self.accuracies(runs).reshape(len(values), -1)
 
     def choose(self, condition: Condition, method: str) -> float | None:
-        """The value of the setting with the best validation accuracy; None is plain."""
-        means = self._validation(condition, "plain")
-        if method != "plain":
-            means |= self._validation(condition, method)
-        return max(means, key=means.get)
+        """The value of the setting with the best validation accuracy; None is plain.
+
+        Plain fine-tuning stays where the gain is not above its standard error.
+        """
+        found = self._validation(condition, method)
+        best = int(np.argmax(found.mean(axis=1).round(9)))
+        gains = found[best] - self._validation(condition, "plain")[0]
+        error = gains.std(ddof=1) / math.sqrt(len(gains))
+        return VALUES[method][best] if gains.mean() > error else None
 
     def test(self, condition: Condition, method: str, value, n_splits=None):
         """Test accuracies of a method at a value, one per split."""

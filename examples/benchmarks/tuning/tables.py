@@ -223,6 +223,7 @@ def plot(found: list[Outcome], path: Path) -> None:
                 if line:
                     label = f"{method}, {teachers} teachers"
                     points = np.array(sorted(line)).T
+                    points[0] += 40 * len(axes.containers)  # side by side
                     axes.errorbar(*points, fmt=style, color=colour, ms=4, label=label)
     figure.supxlabel("unlabelled images", fontsize=9)
     figure.supylabel("gain over plain fine-tuning in points", fontsize=9)
@@ -230,7 +231,7 @@ def plot(found: list[Outcome], path: Path) -> None:
         (axes.get_legend_handles_labels() for axes in grid.flat),
         key=lambda pair: len(pair[1]),
     )
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8)
+    figure.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8)
     figure.savefig(path, dpi=110)
 
 
