@@ -181,7 +181,7 @@ def test_a_network_that_knows_the_answer(data):
 def test_training_starts_better(make_extractor, data):
     X, y = data
     losses = [
-        FineTuneClassifier(make_extractor(0), head_init=start, **FAST)
+        FineTuneClassifier(make_extractor(0), head_init=start, lr=1e-3, **FAST)
         .fit(X, y)
         .history_[0, "train_loss"]
         for start in ("random", "linear_probe")
