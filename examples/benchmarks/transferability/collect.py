@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from starts import start_cards
 from targets import TARGETS
-from truth import EPOCHS, N_SEEDS, RunStore, starts_for
+from truth import EPOCHS, N_SEEDS, RunStore, best_rate, starts_for
 
 from sktransfer.agreement import weighted_kendall_tau
 
@@ -46,7 +46,7 @@ def truth_rows(store: RunStore, target: str, n_train: int, starts: Path) -> list
     rows = []
     for seed in range(N_SEEDS):
         for start in starts_for(target, starts):
-            rate = store.best_rate(start, target, n_train)
+            rate = best_rate(store, start, target, n_train)
             key = start, target, n_train, seed
             rows.append(
                 {

@@ -12,16 +12,15 @@ stopped script resumes.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
+import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress, TimeElapsedColumn
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -30,6 +29,9 @@ from starts import RECIPES, accuracy, load_start, start_cards
 from targets import TARGETS, images_of, load_target, split
 from torch import nn
 from torch.nn import functional
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from run_store import RunStore, complete
 
 BATCH_SIZE = 25
 WEIGHT_DECAY = 5e-3
@@ -94,35 +96,18 @@ def run_one(run: tuple, folder: Path, starts: Path) -> tuple[tuple, float, float
     return run, result, time.perf_counter() - begun
 
 
-class RunStore:
-    """Finished runs, one JSON line per run, appended to a file."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.results: dict[tuple, float] = {}
-        if path.exists():
-            for line in path.read_text("utf-8").splitlines():
-                record = json.loads(line)
-                self.results[tuple(record["run"])] = record["accuracy"]
-
-    def add(self, run: tuple, result: float, seconds: float) -> None:
-        self.results[run] = result
-        record = {"run": run, "accuracy": result, "seconds": round(seconds, 3)}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def best_rate(self, start: str, target: str, n_train: int) -> float:
-        """The learning rate with the best mean validation accuracy."""
-        means = [
-            np.mean(
-                [
-                    self.results[start, target, n_train, seed, "validation", rate]
-                    for seed in range(N_SELECTION_SEEDS)
-                ]
-            )
-            for rate in LEARNING_RATES
-        ]
-        return LEARNING_RATES[int(np.argmax(np.round(means, 9)))]
+def best_rate(store: RunStore, start: str, target: str, n_train: int) -> float:
+    """The learning rate with the best mean validation accuracy."""
+    means = [
+        np.mean(
+            [
+                store.results[start, target, n_train, seed, "validation", rate]
+                for seed in range(N_SELECTION_SEEDS)
+            ]
+        )
+        for rate in LEARNING_RATES
+    ]
+    return LEARNING_RATES[int(np.argmax(np.round(means, 9)))]
 
 
 def starts_for(target: str, starts: Path) -> list[str]:
@@ -132,23 +117,6 @@ def starts_for(target: str, starts: Path) -> list[str]:
         for name, card in start_cards(starts).items()
         if card["images"] != images_of(target)
     ]
-
-
-def complete(store: RunStore, runs: list, pool, settings: tuple, label: str) -> None:
-    """Run what is missing."""
-    missing = [run for run in runs if run not in store.results]
-    with Progress(*Progress.get_default_columns(), TimeElapsedColumn()) as progress:
-        bar = progress.add_task(
-            label, total=len(runs), completed=len(runs) - len(missing)
-        )
-        futures = [pool.submit(run_one, run, *settings) for run in missing]
-        try:
-            for future in as_completed(futures):
-                store.add(*future.result())
-                progress.advance(bar)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
 
 
 def main() -> None:
@@ -182,6 +150,7 @@ def main() -> None:
                         for seed in range(N_SELECTION_SEEDS)
                     ],
                     pool,
+                    run_one,
                     settings,
                     f"{target}, {n_train} images: learning rates",
                 )
@@ -192,11 +161,12 @@ def main() -> None:
                         for name in names
                         for seed in range(N_SEEDS)
                         for part, rate in (
-                            ("test", store.best_rate(name, target, n_train)),
+                            ("test", best_rate(store, name, target, n_train)),
                             ("probe", None),
                         )
                     ],
                     pool,
+                    run_one,
                     settings,
                     f"{target}, {n_train} images: test",
                 )
