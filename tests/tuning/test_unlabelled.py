@@ -333,6 +333,20 @@ def test_teachers_worse_than_the_network_are_named(make_extractor, data, penalty
         clone(model).set_params(penalty__teachers=[(good, LogMEClassifier())]).fit(X, y)
 
 
+@pytest.mark.filterwarnings("ignore::sktransfer.exceptions.UnboundedEvidenceWarning")
+def test_b_tuning_names_what_it_cannot_teach(make_extractor, data):
+    X, y = data
+    knows = FunctionTransformer(lambda X: np.eye(3)[y])
+    teachers = [(knows, LogMEClassifier(fit_intercept=True))]
+    model = FineTuneClassifier(
+        make_extractor(0), penalty=BayesianTuning(teachers), **FAST
+    )
+    # Features that are all the same explain nothing.
+    with pytest.warns(WeakTeachersWarning, match=r"of the classes \[0, 1, 2\]") as w:
+        model.fit(np.zeros_like(X), y)
+    assert w[0].filename == __file__
+
+
 class Stop(skorch.callbacks.Callback):
     """Fails once, in the third epoch."""
 

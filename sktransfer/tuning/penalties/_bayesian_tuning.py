@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils._param_validation import Interval, StrOptions
 
+from sktransfer.exceptions import WeakTeachersWarning
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.tuning.penalties._base import PenaltyBatch, PenaltyContext
 from sktransfer.tuning.penalties._teachers import (
@@ -195,6 +197,7 @@ class BayesianTuning(TeacherPenalty):
         own_features = context.features(context.X)
         own = clone(heads[0]).fit(own_features[train], y[train])
         coef, intercept = _coefficients(own)
+        _warn_of_lost_lessons(coef, context)
         term = _PredictiveMeanTerm(teach, compute_targets(teach, mix(means), context))
         term.expectations = expect(left_out, pi, own_features, self, context)
         buffers = {
@@ -225,6 +228,22 @@ class _PredictiveMeanTerm(TeacherTerm):
     ) -> torch.Tensor:
         own = torch.nn.functional.linear(batch.features, self.coef, self.intercept)
         return ((own - teacher_targets) / self.unit).square().mean()
+
+
+def _warn_of_lost_lessons(coef: np.ndarray, context: PenaltyContext) -> None:
+    """Warn of classes or targets of which the network would learn nothing."""
+    lost = np.flatnonzero(~coef.any(axis=1))
+    if len(lost):
+        what = f"{len(lost)} of the {len(coef)} targets"
+        if context.classes is not None:
+            what = f"the classes {context.classes[lost].tolist()}"
+        warnings.warn(
+            "The network's features before tuning explain nothing of "
+            f"{what}: the posterior means of its LogME are 0, and BayesianTuning "
+            "teaches nothing of these. PredictiveDistillation does.",
+            WeakTeachersWarning,
+            stacklevel=6,
+        )
 
 
 def _check_fitted(
