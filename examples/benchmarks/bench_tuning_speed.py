@@ -6,9 +6,9 @@ Time that a penalty adds to an epoch of fine-tuning
 This script times an epoch of B-Tuning and of feature distillation, with cached
 teachers, and of penalties without teachers, relative to an epoch of plain fine-tuning.
 Fits take turns, and the median of all epochs is reported. It also times B-Tuning with
-augmentation, where the teachers run in every epoch, and Zoo-tuning. With unlabelled images, a step is compared with a plain
-step on as many images. Times are of the processor, so that other work on the machine
-counts little.
+augmentation, where the teachers run in every epoch, and Zoo-tuning. With unlabelled
+images, a step is compared with a plain step on as many images. Times are of the
+processor, so that other work on the machine counts little.
 
     python bench_tuning_speed.py
 """
