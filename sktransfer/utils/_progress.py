@@ -6,7 +6,13 @@ import sys
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+)
 
 from sktransfer.utils._terminal import is_terminal, printable
 
@@ -26,26 +32,42 @@ def make_progress(*, shown: bool | None = None) -> Progress:
 class ProgressCallback:
     """scikit-learn callback that advances a bar by one step per subtask of `fit`.
 
-    Without a `description`, the bar is labelled with the subtask at work.
+    Without a `description`, the bar is labelled with the subtask at work. A subtask
+    that has subtasks of its own gets a second bar.
     """
 
     def __init__(self, progress: Progress, description: str | None = None):
         self.progress = progress
         self.description = description
+        self.bars: dict[int, TaskID] = {}
 
     def setup(self, estimator: Any, context: Any) -> None:
-        self.task = self.progress.add_task(
-            self.description or "Extracting", total=context.max_subtasks
-        )
+        self._add(context, self.description or "Extracting")
 
     def on_fit_task_begin(self, estimator: Any, context: Any) -> None:
-        if context.parent is not None and self.description is None:
+        if context.parent is None:
+            return
+        if context.max_subtasks != 0:
+            self._add(context, context.task_name)
+        bar = self.bars.get(id(context.parent))
+        if self.description is None and bar is not None:
             description = printable(context.task_name)
-            self.progress.update(self.task, description=description)
+            self.progress.update(bar, description=description)
 
     def on_fit_task_end(self, estimator: Any, context: Any) -> None:
-        if context.parent is not None:
-            self.progress.advance(self.task)
+        if context.parent is None:
+            return
+        if (bar := self.bars.get(id(context.parent))) is not None:
+            self.progress.advance(bar)
+        if (bar := self.bars.pop(id(context), None)) is not None:
+            self.progress.remove_task(bar)
 
     def teardown(self, estimator: Any, context: Any) -> None:
-        self.progress.remove_task(self.task)
+        for bar in self.bars.values():
+            self.progress.remove_task(bar)
+        self.bars.clear()
+
+    def _add(self, context: Any, description: str) -> None:
+        total = context.max_subtasks
+        bar = self.progress.add_task(printable(description), total=total)
+        self.bars[id(context)] = bar
