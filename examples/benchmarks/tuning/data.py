@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from scipy.special import softmax
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.model_selection import train_test_split
 
@@ -138,3 +139,22 @@ def teacher_names(
         return ranked(zoo, target, labelled, *places)[:N_WEAK]
     k = int(which.removeprefix("best "))
     return ranked([*STRONG, *zoo], target, labelled, *places)[:k]
+
+
+def expected_accuracy(
+    which: str, student: str, target: str, labelled: np.ndarray, *places
+) -> float:
+    """Leave-one-out accuracy of the mixed heads of teachers on the labelled images."""
+    y = load_target(target, places[0])[1][labelled]
+    heads = []
+    for name in teacher_names(which, student, target, labelled, *places):
+        features = StoredFeatures(target, name, *places).features()[labelled]
+        head = LogMEClassifier(fit_intercept=True, prior="shared", leave_one_out=True)
+        heads.append(head.fit(features, y))
+    weights = softmax([head.loo_log_likelihood_ / 0.1 for head in heads])
+    mixed = np.tensordot(
+        weights,
+        [softmax(head.loo_predictions_ / head.temperature_, axis=1) for head in heads],
+        axes=1,
+    )
+    return float((mixed.argmax(axis=1) == y).mean())

@@ -1,9 +1,10 @@
 """Make the tables and the figure of the benchmark from finished runs.
 
-    python examples/benchmarks/tuning/tables.py --runs FILE --output docs
+    python tables.py FOLDER --runs FILE --cache DIR --output docs
 
-Conditions whose runs are not finished are left out. Intervals are t intervals of the
-mean gain over ten splits of the data, which plain fine-tuning shares with every method.
+FOLDER and DIR are those of run.py. Conditions whose runs are not finished are left out.
+Intervals are t intervals of the mean gain over splits of the data, which plain
+fine-tuning shares with every method: ten splits, or five where no more are finished.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import argparse
 import csv
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+from data import expected_accuracy, split
 from rich.console import Console
 from rich.table import Table
 from run import (
@@ -54,6 +57,19 @@ class Outcome:
         return gains.mean() + reach * np.array([-1, 1])
 
 
+@cache
+def teachers_accuracy(condition: Condition, *places) -> str:
+    """What to expect of the mixed teachers by themselves, in per cent."""
+    numbers = condition.n_labels, condition.n_unlabelled
+    parts = (
+        split(condition.target, places[0], *numbers, seed, "test")[0]
+        for seed in range(N_SPLITS)
+    )
+    who = condition.teachers, condition.student, condition.target
+    found = [expected_accuracy(*who, labelled, *places) for labelled in parts]
+    return f"{100 * np.mean(found):.1f}"
+
+
 def outcomes(benchmark: Benchmark) -> list[Outcome]:
     """All that is finished, in the order of the plan."""
     found = []
@@ -81,7 +97,7 @@ def gain(outcome: Outcome) -> str:
     return f"{outcome.gains.mean():+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def row_of(outcome: Outcome) -> dict[str, str]:
+def row_of(outcome: Outcome, *places) -> dict[str, str]:
     """Everything about one method under one condition."""
     condition = outcome.condition
     return {
@@ -90,16 +106,20 @@ def row_of(outcome: Outcome) -> dict[str, str]:
         "labels": str(condition.n_labels),
         "unlabelled": str(condition.n_unlabelled),
         "teachers": condition.teachers or "none",
+        "expected of teachers": (
+            teachers_accuracy(condition, *places) if condition.teachers else ""
+        ),
         "method": outcome.method,
         "setting": "plain" if outcome.value is None else f"{outcome.value:g}",
         "plain": spread(outcome.plain),
         "accuracy": spread(outcome.accuracies),
         "gain": gain(outcome),
-        "splits won": f"{(outcome.gains > 0).sum()} of {len(outcome.gains)}",
+        "splits": str(len(outcome.gains)),
+        "splits won": str((outcome.gains > 0).sum()),
     }
 
 
-def compare(found: list[Outcome]) -> list[dict[str, str]]:
+def compare(found: list[Outcome], *places) -> list[dict[str, str]]:
     """Both ways to teach beside plain: strong teachers, most unlabelled images."""
     rows = {}
     for outcome in found:
@@ -113,6 +133,7 @@ def compare(found: list[Outcome]) -> list[dict[str, str]]:
             {
                 "target": condition.target,
                 "network": condition.student,
+                "expected of teachers": teachers_accuracy(condition, *places),
                 "plain": spread(outcome.plain),
             },
         )
@@ -237,14 +258,20 @@ def plot(found: list[Outcome], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="folder of images and weights")
+    parser.add_argument("--cache", type=Path, required=True, help="folder of features")
     parser.add_argument("--runs", type=Path, required=True, help="finished runs")
     parser.add_argument("--output", type=Path, required=True, help="folder to write to")
     args = parser.parse_args()
     (args.output / "figures").mkdir(parents=True, exist_ok=True)
+    places = args.folder, args.cache
     benchmark = Benchmark(RunStore(args.runs))
     found = outcomes(benchmark)
-    write(args.output / "tuning_methods.csv", [row_of(outcome) for outcome in found])
-    write(args.output / "tuning_unlabelled.csv", compare(found))
+    write(
+        args.output / "tuning_methods.csv",
+        [row_of(outcome, *places) for outcome in found],
+    )
+    write(args.output / "tuning_unlabelled.csv", compare(found, *places))
     write(args.output / "tuning_summary.csv", summarize(found))
     write(args.output / "tuning_sweep.csv", sweep_rows(benchmark))
     plot(found, args.output / "figures" / "tuning_gains.png")
