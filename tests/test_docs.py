@@ -31,7 +31,11 @@ def test_examples_of_the_readme_run():
     for code in blocks:
         assert len(code.strip().splitlines()) <= 12
         exec(compile(code, "README.md", "exec"), names)
-    assert sorted(names["ranking"]) == sorted(name for name, _ in names["zoo"])
+    report = names["report"]
+    assert sorted(report.ranking) == sorted(name for name, _ in names["zoo"])
+    # Better than a linear head on the same network, and much better than chance.
+    X, y = names["X"], names["y"]
+    assert report.estimator.score(X[1000:], y[1000:]) > 0.8
 
 
 def test_examples_of_contributing_run_and_are_those_of_the_tests():

@@ -73,7 +73,9 @@ def test_equation_5(make_extractor, data, regression, fit_intercept, normalize):
     ]
     own = make_extractor(0)
     temperature = 0.3
-    penalty = BayesianTuning(teachers, temperature=temperature, normalize=normalize)
+    penalty = BayesianTuning(
+        teachers, prior="per_target", temperature=temperature, normalize=normalize
+    )
     term = penalty.bind(context_of(X, y, own.transform))
 
     def mean(features, logme):
@@ -102,6 +104,23 @@ def test_equation_5(make_extractor, data, regression, fit_intercept, normalize):
     assert expected > 0.01
     assert value.item() == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(term.teach(X[:7]), term.teacher_targets[:7], atol=1e-6)
+
+
+def test_one_prior_for_all_classes(make_extractor, data, fitted_teachers):
+    X, y = data
+    own, teachers = make_extractor(0), fitted_teachers(X, y)
+    term = BayesianTuning(teachers).bind(context_of(X, y, own.transform))
+
+    def means(extractor):
+        F = extractor.transform(X)
+        head = LogMEClassifier(prior="shared", fit_intercept=True).fit(F, y)
+        return F @ head.coef_.T + head.intercept_
+
+    pi = softmax([logme.logme_ / 0.1 for _, logme in teachers])
+    taught = np.tensordot(pi, [means(e) for e, _ in teachers], axes=1)
+    misfit = (taught - means(own)) ** 2 / np.var(np.eye(3)[y], axis=0).mean()
+    value = term(batch_of(torch.from_numpy(own.transform(X))))
+    assert value.item() == pytest.approx(misfit.mean(), rel=1e-4)
 
 
 def test_gradient_of_equation_5(make_extractor, data, fitted_teachers):

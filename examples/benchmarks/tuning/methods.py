@@ -92,12 +92,17 @@ def make_model(run: Run, labelled, *places) -> FineTuneClassifier:
         teachers = [(teacher, LogMEClassifier()) for _, teacher in load_zoo(names)]
         mixture = ZooTuning(network, teachers, initial_weight=run.value)
         return model.set_params(network=mixture)
-    head = {} if run.method == "b-tuning, prior per class" else HEAD
+    per_class = run.method == "b-tuning, prior per class"
     teachers = [
-        (StoredFeatures(run.target, name, *places), LogMEClassifier(**head))
+        (
+            StoredFeatures(run.target, name, *places),
+            LogMEClassifier(**({} if per_class else HEAD)),
+        )
         for name in names
     ]
     penalty = PENALTIES[run.method](teachers, weight=run.value)
+    if per_class:
+        penalty.set_params(prior="per_target")
     return model.set_params(penalty=penalty)
 
 

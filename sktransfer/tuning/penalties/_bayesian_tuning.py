@@ -38,6 +38,11 @@ class BayesianTuning(TeacherPenalty):
     teachers : list of (extractor, LogME) tuples
         As returned by ``ModelSelector.teachers(k)``, of any widths. An unfitted LogME
         (as in every clone, and so in a grid search) is fitted to the training data.
+    prior : {"shared", "per_target"}, default="shared"
+        Heads whose predictive means are followed, for labels: with one prior for all
+        classes and an intercept, or the given LogME, with a prior for each class as in
+        the paper. With few samples of a class its own prior makes its means almost 0,
+        so that the teachers ignore it. For numbers it is always the given LogME.
     mixture : {"logme", "loo_log_likelihood"}, default="logme"
         What decides the teachers' weights: their LogME, as in the paper, or the
         leave-one-out log-likelihood of calibrated heads. Where weak teachers are among
@@ -77,8 +82,8 @@ class BayesianTuning(TeacherPenalty):
 
     All m are those of the networks at the start, so the teachers' targets of a sample
     are a vector of length C, whatever their number and widths. Where samples are set
-    apart for validation, the teachers' LogME is fitted again without them. The LogME of
-    the tuned network has the parameters of the first teacher's.
+    apart for validation, the teachers' LogME is fitted again without them. The means of
+    the tuned network are those of a head of the same kind.
 
     A network can be its own teacher: the penalty is then 0 at the start (in evaluation
     mode) and keeps the network close to it.
@@ -106,6 +111,7 @@ class BayesianTuning(TeacherPenalty):
 
     _parameter_constraints: ClassVar[dict] = {
         **TeacherPenalty._parameter_constraints,
+        "prior": [StrOptions({"shared", "per_target"})],
         "mixture": [StrOptions({"loo_log_likelihood", "logme"})],
         "temperature": [Interval(Real, 0, None, closed="neither")],
         "normalize": ["boolean"],
@@ -115,6 +121,7 @@ class BayesianTuning(TeacherPenalty):
         self,
         teachers: Sequence[tuple[Any, Any]],
         *,
+        prior: str = "shared",
         mixture: str = "logme",
         temperature: float = 0.1,
         normalize: bool = True,
@@ -122,6 +129,7 @@ class BayesianTuning(TeacherPenalty):
         weight: float = 30.0,
     ):
         self.teachers = teachers
+        self.prior = prior
         self.mixture = mixture
         self.temperature = temperature
         self.normalize = normalize
@@ -173,18 +181,20 @@ class BayesianTuning(TeacherPenalty):
             Has the attributes `mixture_weights`, `coef` and `intercept`.
         """
         y, train = context.y, context.train
+        is_shared = self.prior == "shared" and context.classes is not None
         extractors, heads, means, left_out, scores = [], [], [], [], []
         for extractor, logme in check_teachers(self.teachers):
             F = self._features(extractor, context.X)
             if len(train) < len(y) or not logme.__sklearn_is_fitted__():
                 logme = clone(logme).fit(F[train], y[train])
+            probe = leave_one_out_head(F, context)
+            head = probe if is_shared else logme
             extractors.append(extractor)
-            heads.append(logme)
-            means.append(_predictive_mean(logme, F))
-            calibrated = leave_one_out_head(F, context)
-            left_out.append(calibrated.loo_predictions_)
+            heads.append(head)
+            means.append(_predictive_mean(head, F))
+            left_out.append(probe.loo_predictions_)
             by_logme = self.mixture == "logme"
-            scores.append(logme.logme_ if by_logme else calibrated.loo_log_likelihood_)
+            scores.append(logme.logme_ if by_logme else probe.loo_log_likelihood_)
         pi = mix_weights(scores, self.temperature)
 
         def mix(means: Sequence[np.ndarray]) -> np.ndarray:
@@ -195,7 +205,10 @@ class BayesianTuning(TeacherPenalty):
             return mix([_predictive_mean(m, self._features(e, X)) for e, m in pairs])
 
         own_features = context.features(context.X)
-        own = clone(heads[0]).fit(own_features[train], y[train])
+        if is_shared:
+            own = leave_one_out_head(own_features, context)
+        else:
+            own = clone(heads[0]).fit(own_features[train], y[train])
         coef, intercept = _coefficients(own)
         _warn_of_lost_lessons(coef, context)
         term = _PredictiveMeanTerm(teach, compute_targets(teach, mix(means), context))
