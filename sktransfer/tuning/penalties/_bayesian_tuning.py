@@ -168,9 +168,12 @@ class BayesianTuning(TeacherPenalty):
         Returns
         -------
         torch.nn.Module
-            Has the attributes `mixture_weights`, `coef` and `intercept`.
+            Has the attributes `mixture_weights`, `coef` and `intercept`, the latter for
+            centred numbers.
         """
         y, train = context.y, context.train
+        # Taken off in float64: float32 has no digits left beside a large mean.
+        center = 0.0 if context.center is None else context.center
         extractors, heads, means, left_out, scores = [], [], [], [], []
         for extractor, logme in check_teachers(self.teachers):
             F = self._features(extractor, context.X)
@@ -178,7 +181,7 @@ class BayesianTuning(TeacherPenalty):
                 logme = clone(logme).fit(F[train], y[train])
             extractors.append(extractor)
             heads.append(logme)
-            means.append(_predictive_mean(logme, F))
+            means.append(_predictive_mean(logme, F) - center)
             calibrated = leave_one_out_head(F, context)
             left_out.append(calibrated.loo_predictions_)
             by_logme = self.mixture == "logme"
@@ -190,7 +193,9 @@ class BayesianTuning(TeacherPenalty):
 
         def teach(X: Any) -> np.ndarray:
             pairs = zip(extractors, heads, strict=True)
-            return mix([_predictive_mean(m, self._features(e, X)) for e, m in pairs])
+            return mix(
+                [_predictive_mean(m, self._features(e, X)) - center for e, m in pairs]
+            )
 
         own_features = context.features(context.X)
         own = clone(heads[0]).fit(own_features[train], y[train])
@@ -199,7 +204,7 @@ class BayesianTuning(TeacherPenalty):
         term.expectations = expect(left_out, pi, own_features, self, context)
         buffers = {
             "coef": coef,
-            "intercept": intercept,
+            "intercept": intercept - center,
             "mixture_weights": pi,
             "unit": self._find_unit(context),
         }
