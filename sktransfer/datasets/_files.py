@@ -192,6 +192,11 @@ def load_text_csv(
         na_values=[""],
         encoding="utf-8-sig",
     )
+    if not isinstance(table.index, pandas.RangeIndex):
+        raise ValueError(
+            f"The rows of the table have more fields than its columns {list(table)}. "
+            f"Texts that hold the separator {sep!r} must be in quotes."
+        )
     if missing := [name for name in columns if name not in table]:
         raise ValueError(
             f"The table has no column {missing[0]!r}. Its columns are {list(table)}."

@@ -192,6 +192,8 @@ class BaseFineTune(TunedMixin, CallbackSupportMixin, BaseEstimator, metaclass=AB
             )
         X, n_samples = check_samples(X, self)
         check_consistent_length(X, y)
+        # If this training fails, its classes must not meet the network of the last.
+        vars(self).pop("net_", None)
         y, target, classes = self._encode(y)
         if self.n_iter_no_change is not None and self.validation_fraction is None:
             raise ValueError(
@@ -427,7 +429,8 @@ class BaseFineTune(TunedMixin, CallbackSupportMixin, BaseEstimator, metaclass=AB
         last = net.history[-1]
         loss = last["train_loss"] - net.penalty_weight * last.get("train_penalty", 0)
         constant = self._loss_of_constant
-        if not loss < constant:
+        # Of numbers that are all the same there is nothing to learn.
+        if constant and not loss < constant:
             warnings.warn(
                 f"The network has learnt nothing: its training loss is {loss:.3g}, and "
                 f"that of a constant prediction {constant:.3g}. Try a smaller 'lr', "

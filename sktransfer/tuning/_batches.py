@@ -10,6 +10,8 @@ import numpy as np
 from sklearn.utils import gen_batches
 
 from sktransfer.feature_extraction import take_samples
+from sktransfer.feature_extraction._samples import is_array
+from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
@@ -83,11 +85,11 @@ class Samples(torch.utils.data.Dataset):
 
 
 def join_samples(first: Any, second: Any) -> Any:
-    """The samples of both, as an array or tensor if both are one, else as a list."""
-    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
-        return np.concatenate([first, second])
-    if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
-        return torch.cat([first, second])
+    """The samples of both: an array or tensor if the first is one, else a list."""
+    if isinstance(first, np.ndarray) and is_array(second):
+        return np.concatenate([first, to_numpy(second)])
+    if isinstance(first, torch.Tensor) and is_array(second):
+        return torch.cat([first, torch.as_tensor(second, device=first.device)])
     return [*first, *second]
 
 

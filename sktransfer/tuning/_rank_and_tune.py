@@ -30,6 +30,7 @@ from sktransfer.tuning._zoo_tuning import ZooTuning, structural_difference
 from sktransfer.tuning.penalties._bayesian_tuning import BayesianTuning
 from sktransfer.tuning.penalties._feature_distillation import FeatureDistillation
 from sktransfer.tuning.penalties._predictive_distillation import PredictiveDistillation
+from sktransfer.tuning.penalties._teachers import TeacherPenalty
 from sktransfer.utils._progress import ProgressCallback, make_progress
 
 _PENALTIES = {
@@ -145,6 +146,7 @@ def rank_and_tune(
         if not selector.__sklearn_is_fitted__():
             selector = clone(selector)
             selector.set_callbacks(ProgressCallback(bars)).fit(X, y)
+            selector.set_callbacks()  # the bars cannot be pickled
         if selector.task_ == "multilabel":
             raise ValueError(
                 "rank_and_tune takes one label per sample, or numbers. Got a y that "
@@ -169,7 +171,7 @@ def rank_and_tune(
             bar = ProgressCallback(bars, "Tuning on all samples")
             estimator.set_callbacks(bar).fit(X, y, unlabelled=unlabelled)
             estimator.set_callbacks()
-            if method in _PENALTIES:
+            if isinstance(estimator.penalty, TeacherPenalty):
                 estimator.penalty.set_params(memory=params.get("penalty__memory"))
     return TuningReport(
         estimator=estimator,
@@ -253,6 +255,7 @@ def _try_settings(
         search = {name: v for name, v in search.items() if name not in params}
     grid = list(ParameterGrid(search))
     if len(grid) == 1:
+        estimator.set_params(**grid[0])
         return [], 0
     fraction = estimator.validation_fraction or _find_fraction(estimator, y)
     settings = []
@@ -286,7 +289,8 @@ def _find_fraction(estimator: BaseFineTune, y: Any) -> float:
     """30 %, or more if one sample of each class would not fit."""
     if isinstance(estimator, FineTuneRegressor):
         return _VALIDATION
-    return max(_VALIDATION, len(np.unique(np.asarray(y))) / len(y))
+    # With more, some class has a single sample, of which the estimator complains.
+    return min(0.5, max(_VALIDATION, len(np.unique(np.asarray(y))) / len(y)))
 
 
 def _best_params(settings: Sequence[Mapping[str, Any]]) -> dict:

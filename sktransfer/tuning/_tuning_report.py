@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -168,7 +169,10 @@ class TuningReport:
             f"{'with' if taught else 'without'} teachers.",
         ]
         if len(self.settings) > 1:
-            chosen = ", ".join(f"{k}={v:g}" for k, v in self.best_params.items())
+            chosen = ", ".join(
+                f"{k}={v:g}" if isinstance(v, Real) else f"{k}={v}"
+                for k, v in self.best_params.items()
+            )
             failed = f", of which {n_failed} failed" if n_failed else ""
             lines.append(
                 f"Chose {chosen} among {len(self.settings)} settings{failed}, on "

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from sktransfer.exceptions import TransductiveScoreWarning
 from sktransfer.feature_extraction import check_samples
@@ -17,7 +18,11 @@ from sktransfer.utils._array_api import to_numpy
 def check_unlabelled(unlabelled: Any, X: Any, estimator: Any) -> Any:
     """The unlabelled samples, checked for being like the labelled ones."""
     advice = "Pass unlabelled=None to train without unlabelled samples."
-    if hasattr(unlabelled, "__len__") and len(unlabelled) == 0:
+    if (
+        not issparse(unlabelled)
+        and hasattr(unlabelled, "__len__")
+        and (len(unlabelled) == 0)
+    ):
         raise ValueError(
             f"The 'unlabelled' samples given to {type(estimator).__name__} are empty. "
             + advice
@@ -82,6 +87,9 @@ def digest_samples_seen(unlabelled: Any) -> frozenset[bytes]:
     if unlabelled is None or not (is_array(unlabelled) or isinstance(unlabelled, list)):
         return frozenset()
     values = to_numpy(unlabelled) if is_array(unlabelled) else unlabelled
+    if is_array(values) and values.dtype.kind == "f":
+        # Networks read samples of any floating-point type alike.
+        values = values.astype(np.float32, copy=False)
     try:
         digests = digest_each(values, range(len(values)))
     except UndigestibleError:

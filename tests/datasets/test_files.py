@@ -131,3 +131,9 @@ def test_kinds_of_columns(write):
 def test_tables_that_are_none(write, table, params, message):
     with pytest.raises(ValueError, match=message):
         load_text_csv(write(table), **{"text": "text", **params})
+
+
+def test_texts_with_separators_outside_of_quotes():
+    table = io.StringIO("text,label\nhello, world,1\nbye, all,0\n")
+    with pytest.raises(ValueError, match="more fields than its columns"):
+        load_text_csv(table, text="text", label="label")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import skorch
 import torch
+from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.callback import ProgressBar
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from torch import nn
 
@@ -503,3 +505,22 @@ def test_automatic_batches_and_epochs(
     assert len(model.history_) == n_epochs
     assert len(model.history_[0, "batches"]) * n_epochs == 400
     assert model.net_.batch_size == batch_size
+
+
+def test_a_constant_target_is_no_failure(make_extractor, data):
+    X, _ = data
+    model = FineTuneRegressor(make_extractor(1), max_epochs=1, device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        model.fit(X, np.full(60, 5.0))
+    assert_allclose(model.predict(X), 5, atol=2)
+
+
+def test_a_failed_fit_leaves_nothing_of_the_last(make_extractor, data):
+    X, _ = data
+    model = FineTuneRegressor(make_extractor(1), max_epochs=1, device="cpu")
+    model.fit(X, X[:, 0])
+    with pytest.raises(ValueError, match="look for NaN"):
+        model.fit(np.full_like(X, np.nan), 1000 + X[:, 0])
+    with pytest.raises(NotFittedError):
+        model.predict(X)

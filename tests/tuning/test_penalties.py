@@ -8,6 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -373,3 +374,20 @@ def test_a_penalty_of_ones_own(make_extractor, data):
     assert min(model.history_[:, "train_penalty"]) > 1
     assert model.penalty_ is None
     pickle.loads(pickle.dumps(model.net_))
+
+
+def test_b_tuning_of_numbers_with_a_large_mean(make_extractor, data):
+    X, _ = data
+    y = np.round(X @ np.arange(6.0))
+    teachers = [(make_extractor(2), LogME(fit_intercept=True))]
+
+    def first_penalty(y):
+        model = FineTuneRegressor(
+            make_extractor(1),
+            penalty=BayesianTuning(teachers),
+            max_epochs=1,
+            random_state=0,
+        )
+        return model.fit(X, y, unlabelled=X[:20]).history_[0, "train_penalty"]
+
+    assert_allclose(first_penalty(y + 2.0**36), first_penalty(y), rtol=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import tempfile
 
 import numpy as np
@@ -11,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sktransfer.feature_extraction import TorchFeatureExtractor
 from sktransfer.model_selection import BaseModelSelector, ModelSelector
 from sktransfer.tuning import (
+    L2SP,
     BayesianTuning,
     FeatureDistillation,
     FineTuneClassifier,
@@ -248,3 +250,38 @@ def test_the_bars_are_seen(candidates, data, capsys):
     assert "Tuning on all samples" in bars
     rank_and_tune(candidates, "wide0", *data, **ALONE)
     assert capsys.readouterr().err == ""
+
+
+def test_a_report_can_be_pickled(candidates, data):
+    X, y = data
+    report = rank_and_tune(candidates, "narrow0", X, y, **ALONE)
+    again = pickle.loads(pickle.dumps(report))
+    assert str(again) == str(report)
+    assert np.array_equal(again.estimator.predict(X), report.estimator.predict(X))
+
+
+def test_a_single_setting_is_used(candidates, data):
+    X, y = data
+    params = {k: v for k, v in FAST.items() if k != "lr"}
+    report = rank_and_tune(candidates, "narrow0", X, y, search={"lr": [0.7]}, **params)
+    assert report.estimator.lr == 0.7
+    assert report.settings == []
+
+
+def test_settings_that_are_not_numbers(candidates, data):
+    X, y = data
+    search = {"penalty": [None, L2SP()], "optimizer": ["sgd"]}
+    report = rank_and_tune(candidates, "narrow0", X, y, search=search, **FAST)
+    assert "optimizer=sgd" in str(report)
+
+
+def test_a_method_whose_penalty_is_replaced(candidates, data):
+    X, y = data
+    report = rank_and_tune(candidates, "narrow0", X, y, penalty=None, **ALONE)
+    assert report.estimator.penalty_ is None
+
+
+def test_every_label_once(candidates, data):
+    X, _ = data
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="one sample of"):
+        rank_and_tune(candidates, "narrow0", X[:9], np.arange(9), **FAST)

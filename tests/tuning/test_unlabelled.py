@@ -12,8 +12,10 @@ import pytest
 import sklearn
 import skorch
 import torch
+from scipy.sparse import csr_array
 from scipy.special import rel_entr, softmax
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV, cross_validate
 from sklearn.pipeline import Pipeline
@@ -556,3 +558,63 @@ def test_teachers_run_once_for_a_whole_search(
     assert search(None) == 4 * (30 + 100) + 60 + 100
     assert search(str(tmp_path)) <= 2 * 30 + 100 + 60
     assert search(str(tmp_path)) == 0
+
+
+@pytest.mark.parametrize("kinds", [(torch.tensor, np.array), (np.array, torch.tensor)])
+def test_a_tensor_beside_an_array(model, data, unlabelled, weights, kinds):
+    X, y = data
+    first, second = kinds
+    same = clone(model).fit(first(X), y, unlabelled=second(unlabelled.astype(float)))
+    expected = clone(model).fit(X, y, unlabelled=unlabelled)
+    assert np.array_equal(weights(same), weights(expected))
+
+
+def test_sparse_samples_are_refused(model, data, unlabelled):
+    with pytest.raises(TypeError, match="'unlabelled' samples: Sparse data"):
+        model.fit(*data, unlabelled=csr_array(unlabelled))
+
+
+def test_samples_seen_in_another_precision(model, data, unlabelled):
+    model.fit(*data, unlabelled=unlabelled)
+    with pytest.warns(TransductiveScoreWarning, match="3 of the 3"):
+        model.score(unlabelled[:3].astype(float), [0, 1, 2])
+
+
+class _Teacher:
+    """Any function as a teacher."""
+
+    def __init__(self, transform):
+        self.transform = transform
+
+
+@pytest.mark.parametrize(
+    ("transform", "message"),
+    [
+        (lambda X: X[:, 0], "Expected 2D array"),
+        (lambda X: X[:-1], "59 rows of features for 60 samples"),
+        (csr_array, "Sparse data was passed"),
+    ],
+)
+@pytest.mark.parametrize(
+    "penalty", [BayesianTuning, PredictiveDistillation, FeatureDistillation]
+)
+def test_features_of_teachers_are_checked(
+    make_extractor, data, penalty, transform, message
+):
+    teachers = [(_Teacher(transform), LogMEClassifier())]
+    model = FineTuneClassifier(
+        make_extractor(1), penalty=penalty(teachers), max_epochs=1, device="cpu"
+    )
+    with pytest.raises((TypeError, ValueError), match=message):
+        model.fit(*data)
+
+
+def test_a_teacher_that_a_clone_has_made_forget(make_extractor, data):
+    X, y = data
+    teachers = [(StandardScaler().fit(X), LogMEClassifier())]
+    model = FineTuneClassifier(
+        make_extractor(1), penalty=PredictiveDistillation(teachers), max_epochs=1
+    )
+    with pytest.raises(NotFittedError) as caught:
+        clone(model).fit(X, y)
+    assert "FrozenEstimator" in caught.value.__notes__[0]

@@ -178,10 +178,13 @@ class BayesianTuning(TeacherPenalty):
         Returns
         -------
         torch.nn.Module
-            Has the attributes `mixture_weights`, `coef` and `intercept`.
+            Has the attributes `mixture_weights`, `coef` and `intercept`, the latter for
+            centred numbers.
         """
         y, train = context.y, context.train
         is_shared = self.prior == "shared" and context.classes is not None
+        # Taken off in float64: float32 has no digits left beside a large mean.
+        center = 0.0 if context.center is None else context.center
         extractors, heads, means, left_out, scores = [], [], [], [], []
         for extractor, logme in check_teachers(self.teachers):
             F = self._features(extractor, context.X)
@@ -191,7 +194,7 @@ class BayesianTuning(TeacherPenalty):
             head = probe if is_shared else logme
             extractors.append(extractor)
             heads.append(head)
-            means.append(_predictive_mean(head, F))
+            means.append(_predictive_mean(head, F) - center)
             left_out.append(probe.loo_predictions_)
             by_logme = self.mixture == "logme"
             scores.append(logme.logme_ if by_logme else probe.loo_log_likelihood_)
@@ -202,7 +205,9 @@ class BayesianTuning(TeacherPenalty):
 
         def teach(X: Any) -> np.ndarray:
             pairs = zip(extractors, heads, strict=True)
-            return mix([_predictive_mean(m, self._features(e, X)) for e, m in pairs])
+            return mix(
+                [_predictive_mean(m, self._features(e, X)) - center for e, m in pairs]
+            )
 
         own_features = context.features(context.X)
         if is_shared:
@@ -215,7 +220,7 @@ class BayesianTuning(TeacherPenalty):
         term.expectations = expect(left_out, pi, own_features, self, context)
         buffers = {
             "coef": coef,
-            "intercept": intercept,
+            "intercept": intercept - center,
             "mixture_weights": pi,
             "unit": self._find_unit(context),
         }

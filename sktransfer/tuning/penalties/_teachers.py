@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from scipy.sparse import issparse
 from scipy.special import softmax
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, r2_score
+from sklearn.utils import check_array
 from sklearn.utils._param_validation import HasMethods
 from sklearn.utils.validation import check_memory
 
@@ -28,6 +31,7 @@ from sktransfer.tuning.penalties._base import (
     PenaltyBatch,
     PenaltyContext,
 )
+from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
 
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
@@ -64,7 +68,7 @@ class TeacherPenalty(BasePenalty):
         if is_stateless(extractor):  # a lookup would fit others anew
             digests = SampleDigests(X, len(X), memory).of(np.arange(len(X)), None)
         if digests is None:
-            features = np.asarray(extractor.transform(X))
+            features = _transform(extractor, X)
         else:
             # As the selector looks them up, so that it finds them, too.
             wanted = {"source_proba": False, "all_layers": False}
@@ -75,6 +79,30 @@ class TeacherPenalty(BasePenalty):
         if len(bad):
             raise _NotFiniteError(bad, len(X))
         return features
+
+
+def _transform(extractor: Any, X: Any) -> np.ndarray:
+    """Features of a teacher, (n_samples, n_features)."""
+    try:
+        features = extractor.transform(X)
+    except NotFittedError as error:
+        error.add_note(
+            "Teachers are not fitted in training, and clones, as in a grid search, "
+            "forget what they have learnt: pass FrozenEstimator(teacher), of "
+            "sklearn.frozen."
+        )
+        raise
+    if not issparse(features):  # which check_array explains
+        features = to_numpy(features)
+    features = check_array(
+        features, ensure_all_finite=False, input_name="the features of a teacher"
+    )
+    if len(features) != len(X):
+        raise ValueError(
+            f"A teacher gives {len(features)} rows of features for {len(X)} samples: "
+            f"{extractor!r}."
+        )
+    return features
 
 
 class _NotFiniteError(ValueError):
