@@ -88,7 +88,7 @@ for n_unlabelled in (None, 0, 100, 300, 1000):
     models[label] = model.fit(X, y, unlabelled=more)
 
 # %%
-# On the labelled images alone the teachers bring nothing. They help with images to label.
+# On the labelled images alone the teachers bring nothing; with images to label they do.
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4), layout="constrained")
 shades = plt.colormaps["viridis"](np.linspace(0.85, 0.1, len(models)))
 for (label, model), shade in zip(models.items(), shades, strict=True):
