@@ -217,7 +217,8 @@ class BaseFineTune(TunedMixin, CallbackSupportMixin, BaseEstimator, metaclass=AB
         train, valid = self._split(samples, split)
         train = replace(train, unlabelled=unlabelled, augment=self.augment)
         batch_size = self._find_batch_size(train)
-        n_unlabelled = round(batch_size * self.unlabelled_ratio) + 1
+        # A sample left over joins the last batch, with its unlabelled ones.
+        n_unlabelled = math.ceil((batch_size + 1) * self.unlabelled_ratio) + 1
         n_together = batch_size + (0 if unlabelled is None else n_unlabelled)
         options = {"batch_size": n_together, "device": self.device}
         backbone = make_backbone(self.network, **options)

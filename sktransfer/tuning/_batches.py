@@ -72,7 +72,11 @@ class Samples(torch.utils.data.Dataset):
         labelled = rows[rows < n_samples]
         X = take_samples(self.X, labelled)
         if len(labelled) < len(rows):
-            more = take_samples(self.unlabelled, rows[len(labelled) :] - n_samples)
+            try:
+                more = take_samples(self.unlabelled, rows[len(labelled) :] - n_samples)
+            except ValueError as error:
+                error.add_note("X is here that of the unlabelled samples.")
+                raise
             X = join_samples(X, more)
         if self.augment is not None:
             X = self.augment(X)

@@ -32,7 +32,7 @@ class TunedModule(torch.nn.Module):
     def __init__(self, backbone: Backbone, n_features: int, n_outputs: int):
         super().__init__()
         self.backbone = backbone
-        self.head = torch.nn.Linear(n_features, n_outputs)
+        self.head = torch.nn.Linear(n_features, n_outputs, dtype=torch.float32)
         self.penalty = None
 
     def forward(

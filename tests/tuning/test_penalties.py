@@ -391,3 +391,16 @@ def test_b_tuning_of_numbers_with_a_large_mean(make_extractor, data):
         return model.fit(X, y, unlabelled=X[:20]).history_[0, "train_penalty"]
 
     assert_allclose(first_penalty(y + 2.0**36), first_penalty(y), rtol=1e-3)
+
+
+@pytest.mark.parametrize("penalty", [BayesianTuning, FeatureDistillation])
+def test_another_default_type_of_tensors(make_extractor, data, penalty):
+    X, y = data
+    teachers = [(make_extractor(2), LogMEClassifier())]
+    model = FineTuneClassifier(make_extractor(1), penalty=penalty(teachers), **FAST)
+    torch.set_default_dtype(torch.float64)
+    try:
+        model.fit(X, y)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert model.head_.weight.dtype == torch.float32

@@ -27,6 +27,7 @@ from sktransfer.tuning import (
     BasePenalty,
     BayesianTuning,
     FeatureDistillation,
+    FeatureMapDistance,
     FineTuneClassifier,
     FineTuneRegressor,
     PredictiveDistillation,
@@ -618,3 +619,53 @@ def test_a_teacher_that_a_clone_has_made_forget(make_extractor, data):
     with pytest.raises(NotFittedError) as caught:
         clone(model).fit(X, y)
     assert "FrozenEstimator" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("n_samples", [17, 18])
+def test_batch_normalisation_sees_a_batch_as_a_whole(data, n_samples):
+    X, y = data
+    sizes = []
+
+    class Norm(torch.nn.BatchNorm1d):
+        def forward(self, x):
+            if self.training:
+                sizes.append(len(x))
+            return super().forward(x)
+
+    network = torch.nn.Sequential(torch.nn.Linear(6, 5), Norm(5))
+    model = FineTuneClassifier(
+        network, penalty=FeatureMapDistance(), unlabelled_ratio=3, **FAST
+    )
+    model.fit(X[:n_samples], y[:n_samples], unlabelled=X[n_samples:])
+    assert sum(sizes) == 2 * 4 * n_samples * FAST["max_epochs"]  # beside its start
+    assert len(sizes) == 2 * FAST["max_epochs"] * (1 if n_samples == 17 else 2)
+
+
+class _Failing(torch.utils.data.Dataset):
+    """Rows, one of which cannot be read."""
+
+    def __init__(self, X, bad):
+        self.X, self.bad = X, bad
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        if i == self.bad:
+            raise OSError("gone")
+        return self.X[i]
+
+
+@pytest.mark.parametrize(
+    ("penalty", "note"),
+    [
+        (FeatureMapDistance(), "X is here that of the unlabelled samples."),
+        (None, "X starts here at the unlabelled sample 0."),
+    ],
+)
+def test_unlabelled_samples_that_cannot_be_read(model, data, unlabelled, penalty, note):
+    X, y = data
+    model.set_params(penalty=penalty or model.penalty)
+    with pytest.raises(ValueError, match="Sample 7 could not be read") as caught:
+        model.fit(_Failing(X, None), y, unlabelled=_Failing(unlabelled, 7))
+    assert note in caught.value.__notes__

@@ -122,7 +122,9 @@ class _DistillationTerm(TeacherTerm):
     ):
         super().__init__(teach, teacher_targets)
         self.n_teachers = n_teachers
-        self.project = torch.nn.Linear(n_features, width, bias=False)
+        self.project = torch.nn.Linear(
+            n_features, width, bias=False, dtype=torch.float32
+        )
 
     def distance(
         self, batch: PenaltyBatch, teacher_targets: torch.Tensor

@@ -175,6 +175,9 @@ def compute_targets(
         except _NotFiniteError as error:
             rows = n_labelled + start + error.rows
             raise _NotFiniteError(rows, n_labelled) from error
+        except Exception as error:
+            error.add_note(f"X starts here at the unlabelled sample {start}.")
+            raise
         targets[n_labelled + rows] = block
     return targets
 
