@@ -222,7 +222,7 @@ class BaseFineTune(TunedMixin, CallbackSupportMixin, BaseEstimator, metaclass=AB
         n_together = batch_size + (0 if unlabelled is None else n_unlabelled)
         options = {"batch_size": n_together, "device": self.device}
         backbone = make_backbone(self.network, **options)
-        with forked_rng(backbone.device):
+        with torch.enable_grad(), forked_rng(backbone.device):
             torch.manual_seed(initial)
             n_epochs = self._find_max_epochs(train)
             task = self._init_callback_context(

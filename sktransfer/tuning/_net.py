@@ -6,7 +6,7 @@ import math
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -52,14 +52,20 @@ class TunedModule(torch.nn.Module):
         return [group for group in groups if group["params"]]
 
 
-def forked_rng(device: torch.device) -> AbstractContextManager:
+# Torch has one generator for all threads: those that train take turns.
+_RNG_LOCK = threading.RLock()
+
+
+@contextmanager
+def forked_rng(device: torch.device) -> Iterator[None]:
     """Leave torch's random numbers, those of the device too, as they were before."""
     devices = []
     if device.type == "cuda":
         devices = [
             torch.cuda.current_device() if device.index is None else device.index
         ]
-    return torch.random.fork_rng(devices=devices)
+    with _RNG_LOCK, torch.random.fork_rng(devices=devices):
+        yield
 
 
 def not_finite(outputs: torch.Tensor) -> np.ndarray:

@@ -143,7 +143,9 @@ def rank_and_tune(
     with make_progress(shown=progress) as bars:
         if not isinstance(selector, BaseModelSelector):
             selector = ModelSelector(list(selector))
-        if not selector.__sklearn_is_fitted__():
+        if selector.__sklearn_is_fitted__():
+            _check_same_data(selector, y)
+        else:
             selector = clone(selector)
             selector.set_callbacks(ProgressCallback(bars)).fit(X, y)
             selector.set_callbacks()  # the bars cannot be pickled
@@ -257,11 +259,14 @@ def _try_settings(
     if len(grid) == 1:
         estimator.set_params(**grid[0])
         return [], 0
-    fraction = estimator.validation_fraction or _find_fraction(estimator, y)
+    fraction = estimator.validation_fraction
+    if fraction is None:
+        _check_final_fit(estimator)
+        fraction = _find_fraction(estimator, y)
     settings = []
     for i, setting in enumerate(grid, start=1):
         model = clone(estimator)
-        model.set_params(validation_fraction=fraction, **setting)
+        model.set_params(**{"validation_fraction": fraction, **setting})
         shown = ", ".join(f"{name}={value}" for name, value in setting.items())
         model.set_callbacks(ProgressCallback(bars, f"Trying {i}/{len(grid)}: {shown}"))
         entry = {"params": setting, "valid_loss": np.nan, "valid_score": np.nan}
@@ -285,12 +290,43 @@ def _try_settings(
     return settings, math.ceil(fraction * len(y))
 
 
+def _check_same_data(selector: BaseModelSelector, y: Any) -> None:
+    """Refuse a selector that was fitted to other samples, as far as y can tell."""
+    n_seen = int(max(selector.results_["n_samples"]))
+    labels = getattr(selector, "classes_", None)
+    is_other = n_seen > len(y) or (
+        isinstance(selector, ModelSelector) and n_seen < len(y)
+    )
+    if is_other or (labels is not None and not np.array_equal(np.unique(y), labels)):
+        of = "" if labels is None else f" of the classes {labels.tolist()}"
+        raise ValueError(
+            f"The selector was fitted to {n_seen} samples{of}, which are not those of "
+            f"y, of {len(y)} samples. Pass an unfitted selector, or the data it knows."
+        )
+
+
+def _check_final_fit(estimator: BaseFineTune) -> None:
+    """Refuse before all the training what would fail in the fit after it."""
+    if estimator.n_iter_no_change is not None:
+        raise ValueError(
+            "The 'n_iter_no_change' parameter needs a 'validation_fraction', for the "
+            "last fit, too. Got none."
+        )
+
+
 def _find_fraction(estimator: BaseFineTune, y: Any) -> float:
     """30 %, or more if one sample of each class would not fit."""
     if isinstance(estimator, FineTuneRegressor):
         return _VALIDATION
-    # With more, some class has a single sample, of which the estimator complains.
-    return min(0.5, max(_VALIDATION, len(np.unique(np.asarray(y))) / len(y)))
+    labels, counts = np.unique(np.asarray(y), return_counts=True)
+    if counts.min() < 2:
+        raise ValueError(
+            "To choose among settings, samples are set apart, so that every label "
+            "needs at least two. Got one sample of "
+            f"{labels[counts < 2].tolist()}. Pass search=None to train with one "
+            "setting."
+        )
+    return max(_VALIDATION, len(labels) / len(y))
 
 
 def _best_params(settings: Sequence[Mapping[str, Any]]) -> dict:

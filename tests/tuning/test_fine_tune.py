@@ -524,3 +524,21 @@ def test_a_failed_fit_leaves_nothing_of_the_last(make_extractor, data):
         model.fit(np.full_like(X, np.nan), 1000 + X[:, 0])
     with pytest.raises(NotFittedError):
         model.predict(X)
+
+
+def test_threads_take_turns(make_extractor, data, weights):
+    model = FineTuneClassifier(make_extractor(0), **FAST)
+    expected = weights(clone(model).fit(*data))
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(4) as pool:
+        fits = list(pool.map(lambda _: clone(model).fit(*data), range(8)))
+    for fit in fits:
+        np.testing.assert_array_equal(weights(fit), expected)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_without_gradients_around(make_extractor, data, weights):
+    model = FineTuneClassifier(make_extractor(0), **FAST)
+    expected = weights(clone(model).fit(*data))
+    with torch.no_grad():
+        np.testing.assert_array_equal(weights(clone(model).fit(*data)), expected)

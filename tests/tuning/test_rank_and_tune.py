@@ -81,8 +81,9 @@ def test_fitted_selector_is_not_fitted_again(candidates, data):
         # What has learnt from samples is kept from being cloned.
         assert getattr(pair[0], "estimator", pair[0]) is expected[0]
         assert pair[1] is expected[1]
-    with pytest.raises(ValueError, match=r"teachers\[0\] was fitted on 60 samples"):
-        rank_and_tune(selector, "wide1", X[:50], y[:50], method="b-tuning", **ALONE)
+    for other in ((X[:50], y[:50]), (np.r_[X, X], np.r_[y, y]), (X, y + 1)):
+        with pytest.raises(ValueError, match="selector was fitted to 60"):
+            rank_and_tune(selector, "wide1", *other, **ALONE)
 
 
 def test_zoo_tuning_takes_the_best_of_the_networks_structure(candidates, data):
@@ -285,3 +286,18 @@ def test_every_label_once(candidates, data):
     X, _ = data
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="one sample of"):
         rank_and_tune(candidates, "narrow0", X[:9], np.arange(9), **FAST)
+
+
+def test_what_the_last_fit_would_refuse_is_refused_first(candidates, data):
+    X, y = data
+    with pytest.raises(ValueError, match="'n_iter_no_change' parameter needs"):
+        rank_and_tune(candidates, "wide0", X, y, n_iter_no_change=1)
+    rare = np.where(np.arange(60) == 5, 7, y)
+    with pytest.raises(ValueError, match=r"one sample of \[7\]. Pass search=None"):
+        rank_and_tune(candidates, "wide0", X, rare)
+    assert rank_and_tune(candidates, "wide0", X, rare, **ALONE).settings == []
+    search = {"validation_fraction": [0.2, 0.4]}
+    report = rank_and_tune(
+        candidates, "wide0", X, y, method="plain", search=search, **FAST
+    )
+    assert len(report.settings) == 2

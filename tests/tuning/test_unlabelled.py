@@ -209,6 +209,17 @@ def test_expectations_of_numbers(make_extractor, data, unlabelled):
         assert min(found.teachers) - 0.1 < found.mixture < 1
 
 
+@pytest.mark.parametrize("penalty", [BayesianTuning, PredictiveDistillation])
+def test_teachers_of_numbers_far_from_0(make_extractor, data, unlabelled, penalty):
+    X, _ = data
+    y = X[:, 0].astype(float)
+    teachers = [(make_extractor(1, 7), LogME())]  # without an intercept
+    model = FineTuneRegressor(make_extractor(0), penalty=penalty(teachers), **FAST)
+    near = clone(model).fit(X, y, unlabelled=unlabelled).predict(X)
+    far = clone(model).fit(X, y + 2000, unlabelled=unlabelled).predict(X)
+    np.testing.assert_allclose(far - 2000, near, atol=1e-3)
+
+
 @pytest.mark.parametrize("penalty", PENALTIES)
 def test_heads_of_teachers_do_not_see_validation_samples(
     make_extractor, data, unlabelled, weights, penalty

@@ -39,10 +39,10 @@ class BayesianTuning(TeacherPenalty):
         As returned by ``ModelSelector.teachers(k)``, of any widths. An unfitted LogME
         (as in every clone, and so in a grid search) is fitted to the training data.
     prior : {"shared", "per_target"}, default="shared"
-        Heads whose predictive means are followed, for labels: with one prior for all
-        classes and an intercept, or the given LogME, with a prior for each class as in
-        the paper. With few samples of a class its own prior makes its means almost 0,
-        so that the teachers ignore it. For numbers it is always the given LogME.
+        Heads whose predictive means are followed: those with an intercept and, for
+        labels, one prior for all classes; or the given LogME, as in the paper. With few
+        samples of a class its own prior makes its means almost 0, so that the teachers
+        ignore it, and without an intercept numbers must have mean 0.
     mixture : {"logme", "loo_log_likelihood"}, default="logme"
         What decides the teachers' weights: their LogME, as in the paper, or the
         leave-one-out log-likelihood of calibrated heads. Where weak teachers are among
@@ -182,7 +182,7 @@ class BayesianTuning(TeacherPenalty):
             centred numbers.
         """
         y, train = context.y, context.train
-        is_shared = self.prior == "shared" and context.classes is not None
+        is_shared = self.prior == "shared"
         # Taken off in float64: float32 has no digits left beside a large mean.
         center = 0.0 if context.center is None else context.center
         extractors, heads, means, left_out, scores = [], [], [], [], []
