@@ -163,9 +163,10 @@ class BaseFineTune(TunedMixin, CallbackSupportMixin, BaseEstimator, metaclass=AB
         y : array-like of shape (n_samples,) or, for regression, (n_samples, n_targets)
             Labels or numbers.
         unlabelled : raw samples, default=None
-            More samples of the same kind, whose labels are not known. A penalty with
-            teachers learns from them, too; others leave them out. In a pipeline they
-            are passed on as they are, unless its ``transform_input`` names them.
+            More samples of the same kind, whose labels are not known. Penalties with
+            teachers and :class:`FeatureMapDistance` learn from them, too; others leave
+            them out. In a pipeline they are passed on as they are, unless its
+            ``transform_input`` names them.
 
         Returns
         -------
@@ -184,6 +185,8 @@ class BaseFineTune(TunedMixin, CallbackSupportMixin, BaseEstimator, metaclass=AB
             If nothing learns from the unlabelled samples.
         WeakTeachersWarning
             If the teachers are not expected to help.
+        ConvergenceWarning
+            If the loss ends no lower than that of a constant prediction.
         """
         if y is None:
             raise ValueError(

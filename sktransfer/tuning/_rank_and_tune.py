@@ -90,9 +90,10 @@ def rank_and_tune(
     search : dict, "auto" or None, default="auto"
         Settings to choose from: lists of values by parameter of the estimator. Each is
         trained on 70 % of the samples (or as ``validation_fraction`` says), and that
-        with the least loss on the others is trained on all. ``"auto"`` tries the
-        learning rates 0.01, 0.03 and 0.1, each with and without teachers. Parameters
-        that are given are not searched. None takes the parameters as they are.
+        with the least loss on the others is trained on all. Teachers are left out if
+        their expected score is below that of the network without them. ``"auto"`` tries
+        the learning rates 0.01, 0.03 and 0.1, each with and without teachers.
+        Parameters that are given are not searched. None takes them as they are.
     progress : bool, default=None
         Whether to show progress bars on standard error; None if it is a terminal.
     **params : dict
@@ -270,7 +271,7 @@ def _try_settings(
         shown = ", ".join(f"{name}={value}" for name, value in setting.items())
         model.set_callbacks(ProgressCallback(bars, f"Trying {i}/{len(grid)}: {shown}"))
         entry = {"params": setting, "valid_loss": np.nan, "valid_score": np.nan}
-        entry["error"] = ""
+        entry["error"], entry["expected"] = "", np.nan
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # they come again at the end
@@ -286,6 +287,9 @@ def _try_settings(
             entry["valid_score"] = (
                 1 - losses[kept] if is_regression else model.history_[kept, "valid_acc"]
             )
+            known = getattr(model.penalty_, "expectations", None)
+            if known is not None and model.penalty.weight:
+                entry["expected"] = known.mixture
         settings.append(entry)
     return settings, math.ceil(fraction * len(y))
 
@@ -330,7 +334,11 @@ def _find_fraction(estimator: BaseFineTune, y: Any) -> float:
 
 
 def _best_params(settings: Sequence[Mapping[str, Any]]) -> dict:
-    """The setting with the least loss on the samples set apart."""
+    """The setting with the least loss on the samples set apart.
+
+    Teachers that are not expected to be as good as the network without them are left
+    out: a few samples set apart cannot tell how much they would harm.
+    """
     if not settings:
         return {}
     done = [entry for entry in settings if not entry["error"]]
@@ -339,7 +347,15 @@ def _best_params(settings: Sequence[Mapping[str, Any]]) -> dict:
             f"Training failed in all {len(settings)} settings. The first error was: "
             f"{settings[0]['error']}"
         )
-    return min(done, key=lambda entry: entry["valid_loss"])["params"]
+
+    def best(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+        return min(entries, key=lambda entry: entry["valid_loss"])
+
+    plain = [e for e in done if e["params"].get("penalty__weight") == 0]
+    if plain:
+        to_reach = best(plain)["valid_score"]
+        done = [e for e in done if not e["expected"] < to_reach]
+    return best(done)["params"]
 
 
 def _expectations(

@@ -40,10 +40,12 @@ class TuningReport:
         The same of the network before tuning.
     settings : list of dict
         One entry per setting that was tried: its parameters under ``"params"``,
-        ``"valid_loss"``, ``"valid_score"`` and ``"error"``, empty if there was none.
-        Loss and score are those of the samples that were set apart.
+        ``"valid_loss"``, ``"valid_score"``, ``"expected"`` and ``"error"``, empty if
+        there was none. Loss and score are those of the samples that were set apart, and
+        ``"expected"`` is the `mixture_score` on the others, NaN without teachers.
     best_params : dict
-        Parameters of the setting with the least ``valid_loss``.
+        Parameters of the setting with the least ``valid_loss``, among those without
+        teachers if these are expected to be worse than the network without them.
     n_samples, n_unlabelled, n_validation : int
         Numbers of labelled samples, of unlabelled ones that were used, and of those
         that were set apart to choose among the settings.

@@ -18,11 +18,8 @@ from sktransfer.utils._array_api import to_numpy
 def check_unlabelled(unlabelled: Any, X: Any, estimator: Any) -> Any:
     """The unlabelled samples, checked for being like the labelled ones."""
     advice = "Pass unlabelled=None to train without unlabelled samples."
-    if (
-        not issparse(unlabelled)
-        and hasattr(unlabelled, "__len__")
-        and (len(unlabelled) == 0)
-    ):
+    has_length = hasattr(unlabelled, "__len__") and not issparse(unlabelled)
+    if has_length and len(unlabelled) == 0:
         raise ValueError(
             f"The 'unlabelled' samples given to {type(estimator).__name__} are empty. "
             + advice

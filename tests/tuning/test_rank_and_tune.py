@@ -7,8 +7,9 @@ import tempfile
 
 import numpy as np
 import pytest
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from sktransfer.exceptions import WeakTeachersWarning
 from sktransfer.feature_extraction import TorchFeatureExtractor
 from sktransfer.model_selection import BaseModelSelector, ModelSelector
 from sktransfer.tuning import (
@@ -124,7 +125,7 @@ def test_regression_and_a_network_from_elsewhere(candidates, make_extractor, dat
     assert len(report.ranking) == len(candidates)
     assert report.network == "Sequential"
     assert report.score_name == "R^2"
-    best = min(report.settings, key=lambda entry: entry["valid_loss"])
+    (best,) = [e for e in report.settings if e["params"] == report.best_params]
     assert report.valid_score == best["valid_score"] == 1 - best["valid_loss"]
     assert "R^2" in str(report)
     assert len(report.to_frame()) == 3 + 1 + 1 + 2
@@ -186,7 +187,11 @@ def test_settings_are_chosen_on_samples_set_apart(candidates, data, unlabelled):
         assert model.history_[-1, "valid_loss"] == pytest.approx(
             entry["valid_loss"], abs=1e-4
         )
-    best = min(report.settings, key=lambda entry: entry["valid_loss"])
+    plain, taught = report.settings[::2], report.settings[1::2]
+    to_reach = min(plain, key=lambda entry: entry["valid_loss"])["valid_score"]
+    assert all(np.isnan(entry["expected"]) for entry in plain)
+    allowed = [*plain, *(entry for entry in taught if entry["expected"] >= to_reach)]
+    best = min(allowed, key=lambda entry: entry["valid_loss"])
     assert report.best_params == best["params"]
     assert report.valid_score == best["valid_score"]
     assert report.estimator.lr == best["params"]["lr"]
@@ -301,3 +306,23 @@ def test_what_the_last_fit_would_refuse_is_refused_first(candidates, data):
         candidates, "wide0", X, y, method="plain", search=search, **FAST
     )
     assert len(report.settings) == 2
+
+
+def test_teachers_worse_than_the_network_are_left_out(candidates, data, unlabelled):
+    X, y = data
+    noise = FunctionTransformer(lambda X: np.sin(1e4 * X))
+    # Their soft labels are nearly uniform, which may even lower the loss.
+    with pytest.warns(WeakTeachersWarning):
+        report = rank_and_tune(
+            [("noise", noise)],
+            dict(candidates)["wide0"],
+            X,
+            y,
+            unlabelled=unlabelled,
+            max_epochs=20,
+            random_state=0,
+            device="cpu",
+        )
+    assert report.best_params["penalty__weight"] == 0
+    assert report.mixture_score < report.plain_score
+    assert "without teachers" in str(report)

@@ -19,6 +19,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from data import expected_accuracy, split
 from methods import VALUES, Run, run_one
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -111,10 +112,12 @@ class Benchmark:
     def __init__(
         self,
         store: RunStore,
+        places: tuple[Path, Path],
         n_splits: int = N_SPLITS,
         complete: Callable | None = None,
     ):
         self.store = store
+        self.places = places
         self.n_splits = n_splits
         self.complete = complete
 
@@ -136,13 +139,33 @@ class Benchmark:
     def choose(self, condition: Condition, method: str) -> float | None:
         """The value of the setting with the best validation accuracy; None is plain.
 
-        Plain fine-tuning stays where the gain is not above its standard error.
+        Plain fine-tuning stays where the gain is not above its standard error, and
+        where the teachers are not expected to be as good.
         """
+        if method in TEACHING and not self._can_help(condition):
+            return None
         found = self._validation(condition, method)
         best = int(np.argmax(found.mean(axis=1).round(9)))
         gains = found[best] - self._validation(condition, "plain")[0]
         error = gains.std(ddof=1) / math.sqrt(len(gains))
         return VALUES[method][best] if gains.mean() > error else None
+
+    def _can_help(self, condition: Condition) -> bool:
+        """Whether teachers are expected to reach plain fine-tuning on validation."""
+        numbers = condition.n_labels, condition.n_unlabelled
+        expected = [
+            expected_accuracy(
+                condition.teachers,
+                condition.student,
+                condition.target,
+                split(condition.target, self.places[0], *numbers, seed, "validation")[
+                    0
+                ],
+                *self.places,
+            )
+            for seed in range(N_CHOICE_SPLITS)
+        ]
+        return np.mean(expected) >= self._validation(condition, "plain").mean()
 
     def test(self, condition: Condition, method: str, value, n_splits=None):
         """Test accuracies of a method at a value, one per split."""
@@ -177,7 +200,7 @@ def main() -> None:
                     store, runs, pool, run_one, settings, " ".join(map(str, runs[0]))
                 )
 
-        benchmark = Benchmark(store, args.splits, run_missing)
+        benchmark = Benchmark(store, settings, args.splits, run_missing)
         for condition, weight in sweep(args.targets) if args.sweep else ():
             benchmark.test(condition, "b-tuning", weight, FEW_SPLITS)
         if args.sweep:

@@ -265,7 +265,7 @@ def main() -> None:
     args = parser.parse_args()
     (args.output / "figures").mkdir(parents=True, exist_ok=True)
     places = args.folder, args.cache
-    benchmark = Benchmark(RunStore(args.runs))
+    benchmark = Benchmark(RunStore(args.runs), (args.folder, args.cache))
     found = outcomes(benchmark)
     write(
         args.output / "tuning_methods.csv",
