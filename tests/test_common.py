@@ -153,6 +153,7 @@ def test_sections(public):
         "Attributes",
         "Returns",
         "Raises",
+        "Warns",
         "See Also",
         "Notes",
         "References",

@@ -54,6 +54,23 @@ class TuningReport:
     See Also
     --------
     rank_and_tune : Makes it.
+
+    Examples
+    --------
+    >>> from sktransfer.datasets import load_dataset, load_zoo
+    >>> from sktransfer.tuning import rank_and_tune
+    >>> X, y = load_dataset(return_X_y=True)
+    >>> zoo = load_zoo(["plain-emoji", "plain-handwritten"])
+    >>> report = rank_and_tune(
+    ...     zoo, "plain-emoji", X[:100], y[:100], k=1, search=None, max_epochs=2
+    ... )
+    >>> print(report)
+    Ranked 2 candidates on 100 samples: plain-handwritten is best.
+    Tuned plain-emoji on 100 labelled samples, with teachers.
+    <BLANKLINE>
+                                     accuracy   weight
+    teacher plain-handwritten          96.0 %     1.00
+    plain-emoji before                 83.0 %
     """
 
     estimator: Any

@@ -484,7 +484,7 @@ def test_mixed_precision_is_exported_in_float32(images):
     np.testing.assert_allclose(
         softmax(outputs.detach(), axis=1), model.predict_proba(images[0]), atol=0.02
     )
-    model.net_.mixed_precision = False
+    model.net_.mixed_precision = None
     check_same(model, module, images[0])
 
 

@@ -17,6 +17,11 @@ from sktransfer.utils._optional import import_optional
 torch = import_optional("torch", extra="tuning", needed_by="sktransfer.tuning")
 
 
+def _yield_all(items: Iterable[Any], name: str) -> Iterable[Any]:
+    """The items, without anybody to see their progress."""
+    return items
+
+
 @dataclass(frozen=True, kw_only=True)
 class PenaltyContext:
     """What a penalty can use when it is bound, before training starts.
@@ -91,7 +96,7 @@ class PenaltyContext:
     features: Callable[[Any], np.ndarray]
     precompute: bool
     layers: Callable[[], Any] | None = None
-    track: Callable[[Iterable[Any], str], Iterable[Any]] = lambda items, name: items
+    track: Callable[[Iterable[Any], str], Iterable[Any]] = _yield_all
 
 
 @dataclass(frozen=True, kw_only=True)
