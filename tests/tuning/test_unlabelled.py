@@ -680,3 +680,23 @@ def test_unlabelled_samples_that_cannot_be_read(model, data, unlabelled, penalty
     with pytest.raises(ValueError, match="Sample 7 could not be read") as caught:
         model.fit(_Failing(X, None), y, unlabelled=_Failing(unlabelled, 7))
     assert note in caught.value.__notes__
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+def test_augmented_samples_are_not_kept(
+    make_extractor, data, unlabelled, tmp_path, penalty
+):
+    X, y = data
+    pairs = [(make_extractor(1, 7), LogMEClassifier())]
+    sizes = []
+    for n_epochs in (1, 3):
+        memory = tmp_path / str(n_epochs)
+        model = FineTuneClassifier(
+            make_extractor(0),
+            penalty=penalty(pairs, memory=str(memory)),
+            augment=lambda batch: batch + torch.randn(batch.shape).numpy(),
+            **{**FAST, "max_epochs": n_epochs},
+        )
+        model.fit(X, y, unlabelled=unlabelled)
+        sizes.append(len(list(memory.rglob("output.pkl"))))
+    assert sizes[0] == sizes[1]

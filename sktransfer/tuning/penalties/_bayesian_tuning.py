@@ -203,10 +203,15 @@ class BayesianTuning(TeacherPenalty):
         def mix(means: Sequence[np.ndarray]) -> np.ndarray:
             return np.tensordot(pi, means, axes=1).astype(np.float32)
 
+        keep = context.precompute  # augmented samples never come again
+
         def teach(X: Any) -> np.ndarray:
             pairs = zip(extractors, heads, strict=True)
             return mix(
-                [_predictive_mean(m, self._features(e, X)) - center for e, m in pairs]
+                [
+                    _predictive_mean(m, self._features(e, X, keep=keep)) - center
+                    for e, m in pairs
+                ]
             )
 
         own_features = context.features(context.X)

@@ -93,8 +93,13 @@ class FeatureDistillation(TeacherPenalty):
         """
         extractors = [extractor for extractor, _ in check_teachers(self.teachers)]
 
+        keep = context.precompute  # augmented samples never come again
+
         def teach(X: Any) -> np.ndarray:
-            parts = [np.asarray(self._features(e, X), np.float32) for e in extractors]
+            parts = [
+                np.asarray(self._features(e, X, keep=keep), np.float32)
+                for e in extractors
+            ]
             return np.concatenate(parts, axis=1)
 
         # The width alone is needed where batches will be augmented.

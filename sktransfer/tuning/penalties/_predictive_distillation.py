@@ -144,9 +144,16 @@ class PredictiveDistillation(TeacherPenalty):
         def mix(predictions: Sequence[np.ndarray]) -> np.ndarray:
             return np.tensordot(pi, predictions, axes=1).astype(np.float32)
 
+        keep = context.precompute  # augmented samples never come again
+
         def teach(X: Any) -> np.ndarray:
             pairs = zip(heads, extractors, strict=True)
-            return mix([_predict(h, self._features(e, X), context) for h, e in pairs])
+            return mix(
+                [
+                    _predict(h, self._features(e, X, keep=keep), context)
+                    for h, e in pairs
+                ]
+            )
 
         kind = _SquaredDistance if context.classes is None else _Divergence
         term = kind(teach, compute_targets(teach, mix(predictions), context))

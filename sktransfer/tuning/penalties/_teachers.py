@@ -61,11 +61,11 @@ class TeacherPenalty(BasePenalty):
         super().check(y, classes)
         check_teachers(self.teachers)
 
-    def _features(self, extractor: Any, X: Any) -> np.ndarray:
-        """Features of samples, from `memory` if they are there."""
+    def _features(self, extractor: Any, X: Any, *, keep: bool = True) -> np.ndarray:
+        """Features of samples, from `memory` if they are to be kept there."""
         memory = check_memory(self.memory)
         digests = None
-        if is_stateless(extractor):  # a lookup would fit others anew
+        if keep and is_stateless(extractor):  # a lookup would fit others anew
             digests = SampleDigests(X, len(X), memory).of(np.arange(len(X)), None)
         if digests is None:
             features = _transform(extractor, X)
