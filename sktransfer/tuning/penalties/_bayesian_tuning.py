@@ -15,14 +15,16 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sktransfer.exceptions import WeakTeachersWarning
 from sktransfer.linear_model import LogME, LogMEClassifier
 from sktransfer.tuning.penalties._base import PenaltyBatch, PenaltyContext
+from sktransfer.tuning.penalties._expectations import (
+    expect,
+    leave_one_out_head,
+    mix_weights,
+)
 from sktransfer.tuning.penalties._teachers import (
     TeacherPenalty,
     TeacherTerm,
     check_teachers,
     compute_targets,
-    expect,
-    leave_one_out_head,
-    mix_weights,
 )
 from sktransfer.utils._array_api import to_numpy
 from sktransfer.utils._optional import import_optional
